@@ -1,0 +1,101 @@
+// Vectors of float for one instruction set, on GCC/Clang vector extensions: + − * / and comparisons are the compiler's, only what has no
+// operator is a function here. Every file under native/cpu/kernels is compiled once per instruction set, in namespace mae::cpu::MAE_ISA.
+// Include only C headers and headers of this project in those files: an inline std:: function compiled here for AVX-512 would be
+// linked for everyone (test/native.test.ts looks for such symbols).
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include "../shared/bf16.h"
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#ifndef MAE_ISA
+#define MAE_ISA portable
+#endif
+
+#if defined(__AVX512F__)
+#define MAE_LANES 16
+#elif defined(__AVX2__)
+#define MAE_LANES 8
+#else
+#define MAE_LANES 4
+#endif
+
+namespace mae { namespace cpu { namespace MAE_ISA {
+
+constexpr int kLanes = MAE_LANES;
+typedef float vf __attribute__((vector_size(MAE_LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(MAE_LANES * 4)));
+
+static inline vf splat(float x) { return x - (vf){}; }
+static inline vf load(const float* p) { vf v; memcpy(&v, p, sizeof v); return v; }
+static inline void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
+static inline vf select(vi m, vf a, vf b) { return m ? a : b; }
+static inline vf vmax(vf a, vf b) { return a > b ? a : b; }
+static inline vf vmin(vf a, vf b) { return a < b ? a : b; }
+
+// The first n < kLanes values; the other lanes are 0 / not written.
+static inline vf load_n(const float* p, int n) { vf v = {}; memcpy(&v, p, size_t(n) * 4); return v; }
+static inline void store_n(float* p, vf v, int n) { memcpy(p, &v, size_t(n) * 4); }
+
+static inline vf load(const uint16_t* p) {  // bf16 → f32
+#if defined(__AVX512F__)
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+#elif defined(__AVX2__)
+  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
+#else
+  vf v;
+  for (int i = 0; i < kLanes; ++i) v[i] = bf16_to_f32(p[i]);
+  return v;
+#endif
+}
+static inline void store(uint16_t* p, vf v) {  // f32 → bf16, nearest even
+#if defined(__AVX512BF16__)
+  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);  // differs from the formula only in flushing denormals to zero
+  memcpy(p, &h, 32);
+#elif defined(__AVX512F__)
+  const __m512i u = (__m512i)v;
+  const __m512i r = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1)));
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  const __m512i rounded = _mm512_mask_or_epi32(_mm512_add_epi32(u, r), nan, u, _mm512_set1_epi32(0x400000));
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+#else
+  for (int i = 0; i < kLanes; ++i) p[i] = f32_to_bf16(v[i]);
+#endif
+}
+static inline vf load_n(const uint16_t* p, int n) { vf v = {}; for (int i = 0; i < n; ++i) v[i] = bf16_to_f32(p[i]); return v; }
+static inline void store_n(uint16_t* p, vf v, int n) { for (int i = 0; i < n; ++i) p[i] = f32_to_bf16(v[i]); }
+
+static inline float load1(const float* p) { return *p; }
+static inline float load1(const uint16_t* p) { return bf16_to_f32(*p); }
+static inline void store1(float* p, float v) { *p = v; }
+static inline void store1(uint16_t* p, float v) { *p = f32_to_bf16(v); }
+
+static inline vf vsqrt(vf x) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+  return (vf)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < kLanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
+// Sum and maximum of the lanes, as a tree: the same order on every machine with this many lanes.
+static inline float hsum(vf v) {
+  float t[MAE_LANES];
+  memcpy(t, &v, sizeof t);
+  for (int n = kLanes / 2; n > 0; n /= 2) for (int i = 0; i < n; ++i) t[i] += t[i + n];
+  return t[0];
+}
+static inline float hmax(vf v) {
+  float t[MAE_LANES];
+  memcpy(t, &v, sizeof t);
+  for (int n = kLanes / 2; n > 0; n /= 2) for (int i = 0; i < n; ++i) t[i] = t[i] > t[i + n] ? t[i] : t[i + n];
+  return t[0];
+}
+
+}}}  // namespace mae::cpu::MAE_ISA
