@@ -8,7 +8,13 @@
 #include <string.h>
 #include "../shared/bf16.h"
 #if defined(__AVX2__) || defined(__AVX512F__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own _mm512_undefined_ps() and what it is inlined into
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #ifndef MAE_ISA
