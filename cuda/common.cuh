@@ -37,8 +37,12 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, 
     error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
   }
   if (error == cudaSuccess) {
-    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(context.stream)>>>(std::forward<Args>(args)...);
-    error = cudaGetLastError();
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(context.stream);
+    error = cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
   }
   if (error != cudaSuccess) {
     const auto shape = [](dim3 d) { return std::to_string(d.x) + "x" + std::to_string(d.y) + "x" + std::to_string(d.z); };
@@ -61,10 +65,10 @@ void with_type(DType dtype, F&& body) {
   throw Failure("MAE_INTERNAL", "a CUDA kernel got an operand of dtype " + std::to_string(int(dtype)) + " where f32 or bf16 belongs");
 }
 
-// Rows of `width` elements of every listed size start on 16-byte boundaries (buffers do: the planner aligns them to 256 bytes).
-template <class... Ts>
-constexpr bool rows_aligned(int64_t width) {
-  return ((width * int64_t(sizeof(Ts)) % 16 == 0) && ...);
+// Whether all these addresses are multiples of `bytes` (null, an absent operand, is).
+template <class... Pointers>
+bool aligned(uintptr_t bytes, const Pointers*... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % bytes == 0) && ...);
 }
 
 // ---- Device: elements ----------------------------------------------------------------------------------------------------------------
