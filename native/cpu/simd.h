@@ -42,37 +42,70 @@ static inline vf select(vi m, vf a, vf b) { return m ? a : b; }
 static inline vf vmax(vf a, vf b) { return a > b ? a : b; }
 static inline vf vmin(vf a, vf b) { return a < b ? a : b; }
 
-// The first n < kLanes values; the other lanes are 0 / not written.
+// load_n and store_n: the first n < kLanes values; the other lanes are 0 / not written. What lies beyond is not touched.
+#if defined(__AVX512F__)
+static inline __mmask16 first_lanes(int n) { return __mmask16((1u << n) - 1); }
+static inline vf load_n(const float* p, int n) { return (vf)_mm512_maskz_loadu_ps(first_lanes(n), p); }
+static inline void store_n(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
+#else
 static inline vf load_n(const float* p, int n) { vf v = {}; memcpy(&v, p, size_t(n) * 4); return v; }
 static inline void store_n(float* p, vf v, int n) { memcpy(p, &v, size_t(n) * 4); }
+#endif
 
-static inline vf load(const uint16_t* p) {  // bf16 → f32
+typedef uint32_t vu __attribute__((vector_size(MAE_LANES * 4)));
+typedef uint16_t vh __attribute__((vector_size(MAE_LANES * 2)));  // bf16
+
+static inline vf widen(vh h) {  // bf16 → f32
 #if defined(__AVX512F__)
-  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
 #elif defined(__AVX2__)
-  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
+  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
 #else
   vf v;
-  for (int i = 0; i < kLanes; ++i) v[i] = bf16_to_f32(p[i]);
+  for (int i = 0; i < kLanes; ++i) v[i] = bf16_to_f32(h[i]);
   return v;
 #endif
 }
-static inline void store(uint16_t* p, vf v) {  // f32 → bf16, nearest even
+static inline vh narrow(vf v) {  // f32 → bf16, nearest even
 #if defined(__AVX512BF16__)
-  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);  // differs from the formula only in flushing denormals to zero
-  memcpy(p, &h, 32);
-#elif defined(__AVX512F__)
-  const __m512i u = (__m512i)v;
-  const __m512i r = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1)));
-  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
-  const __m512i rounded = _mm512_mask_or_epi32(_mm512_add_epi32(u, r), nan, u, _mm512_set1_epi32(0x400000));
-  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+  return (vh)_mm512_cvtneps_pbh((__m512)v);  // differs from the formula only in flushing denormals to zero
 #else
-  for (int i = 0; i < kLanes; ++i) p[i] = f32_to_bf16(v[i]);
+  const vu u = (vu)v;
+  const vu rounded = v != v ? u | 0x400000 : u + 0x7fff + ((u >> 16) & 1);
+#if defined(__AVX512F__)
+  return (vh)_mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)rounded, 16));
+#elif defined(__AVX2__)
+  const __m256i h = _mm256_srli_epi32((__m256i)rounded, 16);
+  return (vh)_mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+#else
+  vh h;
+  for (int i = 0; i < kLanes; ++i) h[i] = uint16_t(rounded[i] >> 16);
+  return h;
+#endif
 #endif
 }
-static inline vf load_n(const uint16_t* p, int n) { vf v = {}; for (int i = 0; i < n; ++i) v[i] = bf16_to_f32(p[i]); return v; }
-static inline void store_n(uint16_t* p, vf v, int n) { for (int i = 0; i < n; ++i) p[i] = f32_to_bf16(v[i]); }
+static inline vf load(const uint16_t* p) { vh h; memcpy(&h, p, sizeof h); return widen(h); }
+static inline void store(uint16_t* p, vf v) { const vh h = narrow(v); memcpy(p, &h, sizeof h); }
+#if defined(__AVX512F__)
+static inline vf load_n(const uint16_t* p, int n) { return widen((vh)_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
+static inline void store_n(uint16_t* p, vf v, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), (__m256i)narrow(v)); }
+#else
+static inline vf load_n(const uint16_t* p, int n) { vh h = {}; memcpy(&h, p, size_t(n) * 2); return widen(h); }
+static inline void store_n(uint16_t* p, vf v, int n) { const vh h = narrow(v); memcpy(p, &h, size_t(n) * 2); }
+#endif
+
+static inline vf load(const uint8_t* p) {  // 0 … 255
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+  return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+  vf v;
+  for (int i = 0; i < kLanes; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+static inline vf load_n(const uint8_t* p, int n) { uint8_t b[MAE_LANES] = {}; memcpy(b, p, size_t(n)); return load(b); }
 
 static inline float load1(const float* p) { return *p; }
 static inline float load1(const uint16_t* p) { return bf16_to_f32(*p); }
