@@ -1,0 +1,165 @@
+/**
+ * What a model owns on its device: parameters in fp32, their bf16 copies, gradients, optimizer moments and fixed tables. All parameters lie
+ * in one flat buffer, so that the optimizer is one launch; gradients and moments have the same layout.
+ */
+import { MaeError } from '../errors';
+import { native, type NativeBuffer, type NativeDevice } from '../native';
+import { size, type Constant, type Parameter, type StoreBuffer } from './tensor';
+
+/** Elements; keeps every parameter on a 256-byte boundary in its bf16 copy too. */
+const ELEMENT_ALIGNMENT = 128;
+
+const alignElements = (n: number): number => Math.ceil(n / ELEMENT_ALIGNMENT) * ELEMENT_ALIGNMENT;
+
+/** float32 → bfloat16 bits, nearest even (native/shared/bf16.h). */
+function roundToBf16(values: Float32Array): Uint16Array {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const low = new Uint16Array(values.length);
+  for (let i = 0; i < values.length; i++) {
+    const u = bits[i];
+    low[i] = (u & 0x7fffffff) > 0x7f800000 ? (u >>> 16) | 0x40 : (u + 0x7fff + ((u >>> 16) & 1)) >>> 16;
+  }
+  return low;
+}
+
+/** An optimizer's setting for one parameter. */
+export interface Segment {
+  readonly parameter: Parameter;
+  readonly weightDecay: number;
+  readonly lrScale: number;
+}
+
+export class Store {
+  readonly device: NativeDevice;
+  readonly deviceKind: 'cpu' | 'cuda';
+  readonly compute: 'f32' | 'bf16';
+  readonly parameters: readonly Parameter[];
+  /** Elements of the flat buffers, padding included. */
+  readonly count: number;
+  private readonly elementOffset = new Map<Parameter, number>();
+  private readonly constantOffset = new Map<Constant, number>();
+  private readonly buffers = new Map<StoreBuffer | 'constants', NativeBuffer>();
+  private disposed = false;
+
+  constructor(deviceId: string, device: NativeDevice, compute: 'f32' | 'bf16', parameters: readonly Parameter[], constants: readonly Constant[]) {
+    this.device = device;
+    this.deviceKind = deviceId === 'cpu' ? 'cpu' : 'cuda';
+    this.compute = compute;
+    this.parameters = parameters;
+    let offset = 0;
+    for (const parameter of parameters) {
+      this.elementOffset.set(parameter, offset);
+      offset += alignElements(size(parameter.shape));
+    }
+    this.count = offset;
+    this.allocate('parameters', this.count * 4);
+    if (compute === 'bf16') this.allocate('low', this.count * 2);
+    for (const parameter of parameters) {
+      const values = new Float32Array(size(parameter.shape));
+      parameter.init(values, parameter.name);
+      this.write(parameter, values);
+    }
+    let constantBytes = 0;
+    for (const constant of constants) {
+      this.constantOffset.set(constant, constantBytes);
+      constantBytes += alignElements(size(constant.shape)) * 4;
+    }
+    if (constantBytes > 0) this.allocate('constants', constantBytes);
+    for (const constant of constants) this.buffer('constants').write(this.constantOffset.get(constant)!, constant.values);
+  }
+
+  /** Trainable values, padding excluded. */
+  get parameterCount(): number {
+    return this.parameters.reduce((sum, parameter) => sum + size(parameter.shape), 0);
+  }
+
+  has(buffer: StoreBuffer): boolean {
+    return this.buffers.has(buffer);
+  }
+
+  /** Makes gradients and moments, when a training step is made. */
+  prepareTraining(): void {
+    for (const buffer of ['gradients', 'moment1', 'moment2'] as const) if (!this.has(buffer)) this.allocate(buffer, this.count * 4);
+  }
+
+  /** The optimizer's table: per parameter [begin, end, bits of f32 weight decay, bits of f32 lr scale]. */
+  setSegments(segments: readonly Segment[]): void {
+    const table = new Int32Array(segments.length * 4);
+    const floats = new Float32Array(table.buffer);
+    segments.forEach(({ parameter, weightDecay, lrScale }, i) => {
+      const begin = this.elementOffset.get(parameter)!;
+      table[4 * i] = begin;
+      table[4 * i + 1] = begin + size(parameter.shape);
+      floats[4 * i + 2] = weightDecay;
+      floats[4 * i + 3] = lrScale;
+    });
+    if (!this.has('segments')) this.allocate('segments', table.byteLength);
+    this.buffer('segments').write(0, table);
+  }
+
+  /** Overwrites a parameter (and its bf16 copy). */
+  write(parameter: Parameter, values: Float32Array): void {
+    const offset = this.offsetOf(parameter);
+    if (values.length !== size(parameter.shape)) {
+      throw new MaeError('MAE_SHAPE', `${parameter.name} has ${size(parameter.shape)} values [${parameter.shape.join(', ')}], got ${values.length}`);
+    }
+    this.buffer('parameters').write(offset * 4, values);
+    if (this.has('low')) this.buffer('low').write(offset * 2, roundToBf16(values));
+  }
+
+  /** Overwrites a fixed table, here and on the device. */
+  writeConstant(constant: Constant, values: Float32Array): void {
+    constant.values.set(values);
+    this.buffer('constants').write(this.offsetOfConstant(constant), constant.values);
+  }
+
+  /** A parameter's slice of one of the flat fp32 buffers, after every run submitted before. */
+  async read(parameter: Parameter, from: 'parameters' | 'gradients' | 'moment1' | 'moment2' = 'parameters'): Promise<Float32Array> {
+    const [bytes] = await this.buffer(from).read(this.offsetOf(parameter) * 4, size(parameter.shape) * 4);
+    return new Float32Array(bytes);
+  }
+
+  /** Overwrites a parameter's slice of a moment. */
+  writeMoment(parameter: Parameter, moment: 'moment1' | 'moment2', values: Float32Array): void {
+    this.buffer(moment).write(this.offsetOf(parameter) * 4, values);
+  }
+
+  /** @internal For programs: the native buffer of a place and the byte offset in it. */
+  buffer(name: StoreBuffer | 'constants'): NativeBuffer {
+    if (this.disposed) throw new MaeError('MAE_DISPOSED', 'this model was disposed; make a new one');
+    const buffer = this.buffers.get(name);
+    if (!buffer) throw new MaeError('MAE_GRAPH', `the store has no ${name}: make a training step first`);
+    return buffer;
+  }
+
+  /** @internal Element offset of a parameter in the flat buffers. */
+  offsetOf(parameter: Parameter): number {
+    const offset = this.elementOffset.get(parameter);
+    if (offset === undefined) throw new MaeError('MAE_GRAPH', `${parameter.name} is not a parameter of this store`);
+    return offset;
+  }
+
+  /** @internal Byte offset of a constant. */
+  offsetOfConstant(constant: Constant): number {
+    const offset = this.constantOffset.get(constant);
+    if (offset === undefined) throw new MaeError('MAE_GRAPH', `${constant.name} is not a constant of this store`);
+    return offset;
+  }
+
+  /** Device bytes held. */
+  get bytes(): number {
+    return this.allocated;
+  }
+
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    for (const buffer of this.buffers.values()) buffer.dispose();
+  }
+
+  private allocated = 0;
+  private allocate(name: StoreBuffer | 'constants', bytes: number): void {
+    this.buffers.set(name, new (native().Buffer)(this.device, bytes));
+    this.allocated += bytes;
+  }
+}

@@ -1,0 +1,100 @@
+/** The only file that touches the addon (native/addon.cc): finds it, explains its absence, declares its surface. */
+import path from 'node:path';
+import bindings from 'bindings';
+import { MaeError } from './errors';
+
+/** One line of native/kernels.def; the lists are comma-separated names. */
+export interface KernelSignature {
+  name: string;
+  inputs: string;
+  outputs: string;
+  dims: string;
+  reals: string;
+  cuda: boolean;
+}
+
+export interface NativeDeviceInfo {
+  id: string;
+  name: string;
+  detail: string;
+  usable: boolean;
+  reason: string;
+}
+
+export interface NativeDevice {
+  readonly name: string;
+  memory(): { free: number; total: number };
+  /** Bytes of workspace that each instruction of `code` asks for. */
+  workspaces(code: Float64Array, labels: string[]): Float64Array;
+}
+
+/** Device memory; zero-filled when made. */
+export interface NativeBuffer {
+  write(offset: number, values: ArrayBufferView): void;
+  /** After everything submitted before it; one ArrayBuffer. */
+  read(offset: number, bytes: number): Promise<ArrayBuffer[]>;
+  fill(byte: number): void;
+  dispose(): void;
+}
+
+export interface NativeProgramSpec {
+  code: Float64Array;
+  labels: string[];
+  segments: Int32Array;
+  buffers: NativeBuffer[];
+  arenaBytes: number;
+  inputBytes: number;
+  workspaceBytes: number;
+  microBatches: number;
+  replay: number;
+  poison: boolean;
+}
+
+export interface NativeProgram {
+  run(inputs: unknown[], stages: Int32Array, reads: Float64Array): Promise<ArrayBuffer[]>;
+  profile(inputs: unknown[], stages: Int32Array): Float64Array;
+  dispose(): void;
+}
+
+export interface NativeAddon {
+  Device: new (id: string) => NativeDevice;
+  Buffer: new (device: NativeDevice, bytes: number) => NativeBuffer;
+  Program: new (device: NativeDevice, spec: NativeProgramSpec) => NativeProgram;
+  kernels(): KernelSignature[];
+  devices(): NativeDeviceInfo[];
+  stats(): { deviceBytes: number };
+  buildInfo(): { cuda: boolean; cudaArchitectures: string; compiler: string };
+  setErrorClass(errorClass: unknown): void;
+  setThreads(threads: number): number;
+}
+
+const root = path.resolve(__dirname, '..');
+let loaded: NativeAddon | undefined;
+
+/** The addon, loaded at first use. @throws MaeError MAE_NOT_BUILT with the command that builds it. */
+export function native(): NativeAddon {
+  if (loaded) return loaded;
+  try {
+    // node-gyp's build first, then CMake's.
+    loaded = bindings({
+      bindings: 'mae.node',
+      module_root: root,
+      try: [
+        ['module_root', 'build', 'Release', 'bindings'],
+        ['module_root', 'build-cmake', 'Release', 'bindings'],
+        ['module_root', 'build-cmake', 'bindings'],
+        ['module_root', 'build', 'Debug', 'bindings'],
+      ],
+    }) as NativeAddon;
+  } catch (error) {
+    const absent = String((error as Error).message).startsWith('Could not locate the bindings file');
+    const reason = absent ? 'has not been built on this machine' : `was built but does not load: ${(error as Error).message}`;
+    throw new MaeError(
+      'MAE_NOT_BUILT',
+      `node-mae: its native addon ${reason}.\n  Build it:          npx mae build\n  Explain this machine:  npx mae doctor`,
+      { cause: error },
+    );
+  }
+  loaded.setErrorClass(MaeError);
+  return loaded;
+}

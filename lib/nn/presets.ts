@@ -1,0 +1,19 @@
+/** Sizes by name. Base, large and huge are the paper's (MAE.md 1.1); the small ones are ViT's usual widths with decoders in proportion. */
+import type { MaeOptions } from './config';
+
+const paperDecoder = { decoderEmbedDim: 512, decoderDepth: 8, decoderNumHeads: 16 };
+
+export const presets = {
+  /** 32-pixel pictures such as CIFAR-10: 64 patches of 4 pixels. */
+  'vit-tiny/4': {
+    imageSize: 32, patchSize: 4, embedDim: 192, depth: 12, numHeads: 3,
+    decoderEmbedDim: 96, decoderDepth: 2, decoderNumHeads: 3, normPixLoss: true,
+  },
+  'vit-tiny/16': { patchSize: 16, embedDim: 192, depth: 12, numHeads: 3, decoderEmbedDim: 192, decoderDepth: 4, decoderNumHeads: 6 },
+  'vit-small/16': { patchSize: 16, embedDim: 384, depth: 12, numHeads: 6, decoderEmbedDim: 256, decoderDepth: 4, decoderNumHeads: 8 },
+  'vit-base/16': { patchSize: 16, embedDim: 768, depth: 12, numHeads: 12, ...paperDecoder },
+  'vit-large/16': { patchSize: 16, embedDim: 1024, depth: 24, numHeads: 16, ...paperDecoder },
+  'vit-huge/14': { patchSize: 14, embedDim: 1280, depth: 32, numHeads: 16, ...paperDecoder },
+} as const satisfies Record<string, MaeOptions>;
+
+export type PresetName = keyof typeof presets;

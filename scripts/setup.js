@@ -1,0 +1,44 @@
+// Everything from a bare clone to something that runs: npm packages, the compiled TypeScript, the addon. Does only what is not done yet,
+// and needs nothing but Node itself to start. `npm run demo`, `npm test` and `npm run build` begin with it.
+'use strict';
+const { spawnSync } = require('node:child_process');
+const { existsSync, readdirSync, statSync } = require('node:fs');
+const path = require('node:path');
+
+const root = path.resolve(__dirname, '..');
+
+function step(what, command, args, options = {}) {
+  console.log(`• ${what}`);
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (error || status !== 0) {
+    console.error(`✗ ${what} failed${error ? `: ${error.message}` : ''}. The lines above say why; \`node bin/mae.js doctor\` explains this machine.`);
+    process.exit(status || 1);
+  }
+}
+
+function newest(folder, pattern) {
+  let time = 0;
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) time = Math.max(time, newest(file, pattern));
+    else if (pattern.test(entry.name)) time = Math.max(time, statSync(file).mtimeMs);
+  }
+  return time;
+}
+
+const timeOf = (file) => (existsSync(path.join(root, file)) ? statSync(path.join(root, file)).mtimeMs : 0);
+
+function packages() {
+  if (timeOf('node_modules/.package-lock.json') >= timeOf('package-lock.json') - 1000 && existsSync(path.join(root, 'node_modules/bindings'))) return;
+  step('installing npm packages', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+}
+
+function typescript() {
+  const sources = Math.max(newest(path.join(root, 'lib'), /\.ts$/), timeOf('tsconfig.json'));
+  if (timeOf('dist/index.js') > sources) return;
+  step('compiling TypeScript', process.execPath, [path.join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json']);
+}
+
+packages();
+typescript();
+require('./build').build({ onlyIfStale: true });
