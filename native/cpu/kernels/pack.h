@@ -1,0 +1,141 @@
+// Packing: operands of the GEMM rearranged into panels of 32-bit words (microkernel.h), zero-padded where k is odd and pairs are used.
+// T is the type in memory; Pairs keeps bf16 as pairs, otherwise bf16 is widened to floats.
+#pragma once
+#include "../lanes.h"
+#include "microkernel.h"
+
+namespace mae { namespace cpu { namespace MAE_ISA {
+
+template <bool Pairs>
+constexpr int kPerWord = Pairs ? 2 : 1;  // elements along k in a word
+
+// Words of two rows of [k, columns]: lane j = (even[j], odd[j]). odd may be null: zeros.
+template <class N>
+static inline vf pair_rows(const uint16_t* even, const uint16_t* odd, N n) {
+  const vu low = (vu)load(even, n) >> 16;
+  return (vf)(odd ? low | (vu)load(odd, n) : low);
+}
+
+// kLanes words that lie one after another in a row of [.., k], of which `left` > 0 elements remain.
+template <bool Pairs, class T>
+static inline vf load_along_k(const T* p, int64_t left) {
+  if constexpr (Pairs) {
+    vf words = {};
+    if (left >= 2 * kLanes) memcpy(&words, p, sizeof words);
+    else memcpy(&words, p, size_t(left) * 2);
+    return words;
+  } else {
+    return left >= kLanes ? load(p) : load_n(p, int(left));
+  }
+}
+
+// One of the log2(kLanes) steps of a transpose: the halves of two vectors, lane by lane in turn.
+#if MAE_LANES == 16
+static inline vf interleave_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+static inline vf interleave_high(vf a, vf b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#elif MAE_LANES == 8
+static inline vf interleave_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+static inline vf interleave_high(vf a, vf b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+static inline vf interleave_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+static inline vf interleave_high(vf a, vf b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+#endif
+
+// Interleaving row i with row i + half rotates the bits of (row, lane) by one; after log2(kLanes) times the two have changed places.
+static inline void transpose(vf (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int step = 1; step < kLanes; step *= 2) {
+    vf next[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = interleave_low(rows[i], rows[i + kLanes / 2]);
+      next[2 * i + 1] = interleave_high(rows[i], rows[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  }
+}
+
+// A panel of B[n, k]: `columns` ≤ vectors · kLanes rows of b, k elements each, stride ld → [words of k][vectors · kLanes].
+template <bool Pairs, class T>
+static void pack_transposed(float* out, const T* b, int64_t ld, int columns, int64_t k, int vectors) {
+  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>, width = vectors * kLanes;
+  for (int v = 0; v < vectors; ++v) {
+    const T* from = b + v * kLanes * ld;
+    const int present = columns - v * kLanes;
+    for (int64_t w = 0; w < words; w += kLanes) {
+      const int64_t at = w * kPerWord<Pairs>;
+      vf rows[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) rows[i] = i < present ? load_along_k<Pairs>(from + i * ld + at, k - at) : vf{};
+      transpose(rows);
+      float* to = out + w * width + v * kLanes;
+      if (words - w >= kLanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) store(to + i * width, rows[i]);
+      } else {
+        for (int i = 0; i < words - w; ++i) store(to + i * width, rows[i]);
+      }
+    }
+  }
+}
+
+// A panel of B[k, n]: k rows of `columns` elements, stride ld → [words of k][vectors · kLanes].
+template <bool Pairs, class T>
+static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k, int vectors) {
+  const int64_t width = vectors * kLanes;
+  for (int64_t row = 0; row < k; row += kPerWord<Pairs>, b += kPerWord<Pairs> * ld, out += width) {
+    const auto words = [&](int64_t j, auto n) {
+      if constexpr (Pairs) return pair_rows(b + j, row + 1 < k ? b + ld + j : nullptr, n);
+      else return load(b + j, n);
+    };
+    for_lanes(columns, [&](int64_t j, auto n) { store(out + j, words(j, n)); });
+  }
+}
+
+// A panel of A[m, k]: `rows` rows of k elements, stride ld → [rows][words of k].
+template <bool Pairs, class T>
+static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
+  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
+  for (int r = 0; r < rows; ++r, out += words, a += ld) {
+    if constexpr (Pairs || sizeof(T) == sizeof(float)) {
+      if (k % kPerWord<Pairs>) out[words - 1] = 0;
+      memcpy(out, a, size_t(k) * sizeof(T));
+    } else {
+      for_lanes(k, [&](int64_t i, auto n) { store(out + i, load(a + i, n), n); });
+    }
+  }
+}
+
+// Vectors that cover kRows lanes.
+constexpr int kRowVectors = (kRows + kLanes - 1) / kLanes;
+
+// A panel of A[k, m]: k rows of `rows` ≤ kRows elements, stride ld → [words of k][kRows], and up to a vector beyond. sums[kRowVectors · kLanes]
+// += Σ_k of each of the rows.
+template <bool Pairs, class T>
+static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t k, float* sums) {
+  vf sum[kRowVectors];
+  for (int v = 0; v < kRowVectors; ++v) sum[v] = load(sums + v * kLanes);
+  for (int64_t row = 0; row < k; row += kPerWord<Pairs>, a += kPerWord<Pairs> * ld, out += kRows) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kRowVectors; ++v) {
+      const int lanes = rows - v * kLanes < kLanes ? rows - v * kLanes : kLanes;
+      if (lanes <= 0) break;
+      const T* from = a + v * kLanes;
+      if constexpr (Pairs) {
+        const vf words = pair_rows(from, row + 1 < k ? from + ld : nullptr, Part{lanes});
+        sum[v] += (vf)((vu)words << 16) + (vf)((vu)words & 0xffff0000u);
+        store(out + v * kLanes, words);
+      } else {
+        const vf words = lanes == kLanes ? load(from) : load_n(from, lanes);
+        sum[v] += words;
+        store(out + v * kLanes, words);
+      }
+    }
+  }
+  for (int v = 0; v < kRowVectors; ++v) store(sums + v * kLanes, sum[v]);
+}
+
+}}}  // namespace mae::cpu::MAE_ISA
