@@ -61,9 +61,7 @@ static inline vf widen(vh h) {  // bf16 → f32
 #elif defined(__AVX2__)
   return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
 #else
-  vf v;
-  for (int i = 0; i < kLanes; ++i) v[i] = bf16_to_f32(h[i]);
-  return v;
+  return (vf)(__builtin_convertvector(h, vu) << 16);
 #endif
 }
 static inline vh narrow(vf v) {  // f32 → bf16, nearest even
@@ -78,9 +76,7 @@ static inline vh narrow(vf v) {  // f32 → bf16, nearest even
   const __m256i h = _mm256_srli_epi32((__m256i)rounded, 16);
   return (vh)_mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
 #else
-  vh h;
-  for (int i = 0; i < kLanes; ++i) h[i] = uint16_t(rounded[i] >> 16);
-  return h;
+  return __builtin_convertvector(rounded >> 16, vh);
 #endif
 #endif
 }
@@ -100,9 +96,10 @@ static inline vf load(const uint8_t* p) {  // 0 … 255
 #elif defined(__AVX2__)
   return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
 #else
-  vf v;
-  for (int i = 0; i < kLanes; ++i) v[i] = p[i];
-  return v;
+  typedef uint8_t vb __attribute__((vector_size(MAE_LANES)));
+  vb b;
+  memcpy(&b, p, sizeof b);
+  return __builtin_convertvector(__builtin_convertvector(b, vi), vf);
 #endif
 }
 static inline vf load_n(const uint8_t* p, int n) { uint8_t b[MAE_LANES] = {}; memcpy(b, p, size_t(n)); return load(b); }
@@ -123,18 +120,20 @@ static inline vf vsqrt(vf x) {
 #endif
 }
 
-// Sum and maximum of the lanes, as a tree: the same order on every machine with this many lanes.
-static inline float hsum(vf v) {
-  float t[MAE_LANES];
-  memcpy(t, &v, sizeof t);
-  for (int n = kLanes / 2; n > 0; n /= 2) for (int i = 0; i < n; ++i) t[i] += t[i + n];
-  return t[0];
+// The lanes combined as a tree, lane i with lane i + half: the same order on every machine with this many lanes.
+template <class Op>
+static inline float combine_lanes(vf v, const Op& op) {
+#if defined(__AVX512F__)
+  const __m256 w = op(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+  const __m128 q = op(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
+#elif defined(__AVX2__)
+  const __m128 q = op(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+#else
+  const vf q = v;
+#endif
+  return op(op(q[0], q[2]), op(q[1], q[3]));
 }
-static inline float hmax(vf v) {
-  float t[MAE_LANES];
-  memcpy(t, &v, sizeof t);
-  for (int n = kLanes / 2; n > 0; n /= 2) for (int i = 0; i < n; ++i) t[i] = t[i] > t[i + n] ? t[i] : t[i + n];
-  return t[0];
-}
+static inline float hsum(vf v) { return combine_lanes(v, [](auto a, auto b) { return a + b; }); }
+static inline float hmax(vf v) { return combine_lanes(v, [](auto a, auto b) { return a > b ? a : b; }); }
 
 }}}  // namespace mae::cpu::MAE_ISA

@@ -10,7 +10,7 @@
 namespace mae { namespace cpu { namespace MAE_ISA {
 
 // What each row of a patch and each chunk of rows needs in the workspace, in this order: the loss of every chunk [chunks] as double; scale and
-// shift repeated over a row of a patch [patch · channels] each; the target patch of every chunk [chunks, patch · patch · channels].
+// shift repeated over a row of a patch [patch · channels] each; one patch of every chunk [chunks, patch · patch · channels].
 struct Layout {
   Chunks chunks;
   int64_t run, dim;  // values in one row of a patch, in a patch
@@ -25,31 +25,45 @@ size_t masked_mse_workspace(const masked_mse_args& a) {
   return size_t(l.chunks.count) * sizeof(double) + size_t(2 * l.run + l.chunks.count * l.dim) * sizeof(float);
 }
 
-// target [dim] = the patch at `pixels`, normalised by channel; per patch too where norm_pix is set. Order (row, column, channel).
+// What is subtracted from a patch's values and what they are multiplied with then.
+struct Moments {
+  float mean, rstd;
+};
+
+// to [run] = one row of a patch, normalised by channel. The last vector goes back to overlap the one before it, since rows are rarely a multiple
+// of the lanes and short.
 template <class I>
-static inline void make_target(const masked_mse_args& a, const Layout& l, const I* pixels, const float* scale, const float* shift,
-                               float* target) {
-  for (int64_t row = 0; row < a.patch; ++row) {
-    const I* from = pixels + patch_offset(row, 0, 0, a.width, a.channels);
-    float* to = target + row * l.run;
-    for_lanes(l.run, [&](int64_t i, auto n) { store(to + i, load(from + i, n) * load(scale + i, n) + load(shift + i, n), n); });
-  }
-  if (!a.norm_pix) return;
-  const vf mean = splat(sum_lanes(l.dim, [&](int64_t i, auto n) { return load(target + i, n); }) / float(l.dim));
-  const float squares = sum_lanes(l.dim, [&](int64_t i, auto n) {
-    const vf d = load(target + i, n) - mean;
-    return d * d;
-  });
-  const vf rstd = splat(1.0f / __builtin_sqrtf(squares / float(l.dim - 1) + 1e-6f));
-  for_lanes(l.dim, [&](int64_t i, auto n) { store(target + i, (load(target + i, n) - mean) * rstd, n); });
+static inline void normalise(const I* from, const float* scale, const float* shift, float* to, int64_t run) {
+  const auto body = [&](int64_t i, auto n) { store(to + i, load(from + i, n) * load(scale + i, n) + load(shift + i, n), n); };
+  if (run < kLanes) return body(0, Part{int(run)});
+  for (int64_t i = 0; i + kLanes < run; i += kLanes) body(i, Full{});
+  body(run - kLanes, Full{});
 }
 
-// Σ_k (pred − target)² of one patch; dpred [opt] = (pred − target) · slope.
+// values [dim] = the patch at `pixels`, normalised by channel, in (row, column, channel) order; returns the patch's own moments, or those that
+// change nothing where norm_pix is not set.
+template <class I>
+static inline Moments read_patch(const masked_mse_args& a, const Layout& l, const I* pixels, const float* scale, const float* shift,
+                                 float* values) {
+  for (int64_t row = 0; row < a.patch; ++row) {
+    normalise(pixels + patch_offset(row, 0, 0, a.width, a.channels), scale, shift, values + row * l.run, l.run);
+  }
+  if (!a.norm_pix) return {0, 1};
+  const float mean = sum_lanes(l.dim, [&](int64_t i, auto n) { return load(values + i, n); }) / float(l.dim);
+  const vf centre = splat(mean);
+  const float squares = sum_lanes(l.dim, [&](int64_t i, auto n) {
+    const vf d = load(values + i, n) - centre;
+    return d * d;
+  });
+  return {mean, 1.0f / __builtin_sqrtf(squares / float(l.dim - 1) + 1e-6f)};
+}
+
+// Σ_k (pred − target)² of one patch, target = (values − mean)·rstd; dpred [opt] = (pred − target) · slope.
 template <class P>
-static inline float compare(const P* pred, const float* target, P* dpred, float slope, int64_t dim) {
-  const vf factor = splat(slope);
+static inline float compare(const P* pred, const float* values, Moments moments, P* dpred, float slope, int64_t dim) {
+  const vf mean = splat(moments.mean), rstd = splat(moments.rstd), factor = splat(slope);
   return sum_lanes(dim, [&](int64_t i, auto n) {
-    const vf d = load(pred + i, n) - load(target + i, n);
+    const vf d = load(pred + i, n) - (load(values + i, n) - mean) * rstd;
     if (dpred) store(dpred + i, d * factor, n);
     return d * d;
   });
@@ -61,7 +75,7 @@ static void run(const masked_mse_args& a, void* workspace, const P* pred, const 
   double* losses = static_cast<double*>(workspace);
   float* scale = reinterpret_cast<float*>(losses + l.chunks.count);
   float* shift = scale + l.run;
-  float* targets = shift + l.run;
+  float* patch_values = shift + l.run;
   for (int64_t i = 0; i < l.run; ++i) {
     scale[i] = a.scale.f32()[i % a.channels];
     shift[i] = a.shift.f32()[i % a.channels];
@@ -72,7 +86,7 @@ static void run(const masked_mse_args& a, void* workspace, const P* pred, const 
   P* const dpreds = same_type(pred, a.dpred);
 
   parallel_for(l.chunks.count, [&](int64_t chunk, int) {
-    float* target = targets + chunk * l.dim;
+    float* values = patch_values + chunk * l.dim;
     double loss = 0;
     for (int64_t row = chunk_begin(l.chunks, chunk); row < chunk_end(l.chunks, chunk); ++row) {
       const int64_t b = row / a.count, j = a.first + row % a.count;
@@ -83,8 +97,9 @@ static void run(const masked_mse_args& a, void* workspace, const P* pred, const 
         continue;
       }
       const I* picture = images + b * a.height * a.width * a.channels;
-      make_target(a, l, picture + patch_origin(p, a.width, a.channels, a.patch), scale, shift, target);
-      loss += double(compare(pred + row * l.dim, target, dpred, float(2 * weight), l.dim));
+      const I* pixels = picture + patch_origin(p, a.width, a.channels, a.patch);
+      const Moments moments = read_patch(a, l, pixels, scale, shift, values);
+      loss += double(compare(pred + row * l.dim, values, moments, dpred, float(2 * weight), l.dim));
     }
     losses[chunk] = loss;
   });

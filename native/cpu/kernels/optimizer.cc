@@ -8,20 +8,17 @@
 
 namespace mae { namespace cpu { namespace MAE_ISA {
 
-// Σ x² in float64, where the square of a float32 is exact and cannot overflow.
-typedef double vd __attribute__((vector_size(MAE_LANES * 8)));
-static inline double sum_squares(const float* x, int64_t count) {
-  vd s0 = {}, s1 = {};
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
-    const vd a = __builtin_convertvector(load(x + i), vd), b = __builtin_convertvector(load(x + i + kLanes), vd);
-    s0 += a * a;
-    s1 += b * b;
-  }
-  s0 += s1;
+// Σ x²: blocks in float32, their sum in float64. A square that overflows float32 makes it infinite, which is meant: it would do the same in
+// AdamW's v.
+static double sum_squares(const float* x, int64_t count) {
   double sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += s0[lane];
-  for (; i < count; ++i) sum += double(x[i]) * double(x[i]);
+  for (int64_t begin = 0; begin < count; begin += 1024) {
+    const float* block = x + begin;
+    sum += double(sum_lanes(count - begin < 1024 ? count - begin : 1024, [&](int64_t i, auto n) {
+      const vf v = load(block + i, n);
+      return v * v;
+    }));
+  }
   return sum;
 }
 

@@ -23,6 +23,12 @@ static inline void copy_row(const X* x, Y* y, uint16_t* y_low, int64_t width) {
   });
 }
 
+template <class T>
+static inline void copy_row(const T* x, T* y, uint16_t* y_low, int64_t width) {
+  if (!y_low) memcpy(y, x, size_t(width) * sizeof *x);
+  else copy_row<T, T>(x, y, y_low, width);
+}
+
 // The index at [b, j] of an index operand [batch, patches]; absent: the identity.
 static inline int64_t index_at(const Operand& indices, int64_t b, int64_t patches, int64_t j) {
   return indices.data ? indices.i32()[b * patches + j] : j;
