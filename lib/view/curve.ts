@@ -60,10 +60,12 @@ export function lossCurve(options: CurveOptions): string {
     parts.push(text((area.left + area.right) / 2, (area.top + area.bottom) / 2, 'no data yet', muted));
   if (learningRate.length) parts.push(...learningRateLayer(learningRate, x, area));
   parts.push(`<g clip-path="url(#area)">${lines.map((line) => linePaths(line, x, y, area)).join('')}</g>`);
+  // Air around the area: a line or a dot on the frame is not cut.
+  const clip = `x="${area.left - 4}" y="${area.top - 4}" width="${area.right - area.left + 8}" height="${area.bottom - area.top + 8}"`;
+  const size = `width="${width}" height="${height}" viewBox="0 0 ${width} ${height}"`;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="${fonts}" font-size="13">`,
-    // Air around: a line or a dot on the frame is not cut.
-    `<clipPath id="area"><rect x="${area.left - 4}" y="${area.top - 4}" width="${area.right - area.left + 8}" height="${area.bottom - area.top + 8}"/></clipPath>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="${fonts}" font-size="13">`,
+    `<clipPath id="area"><rect ${clip}/></clipPath>`,
     ...parts,
     '</svg>\n',
   ].join('\n');
@@ -172,8 +174,8 @@ function legend(lines: readonly Line[], learningRate: readonly Point[], area: Ar
   if (learningRate.length) entries.push({ color: rateColor, dash: ' stroke-dasharray="5 4"', label: 'learning rate' });
   let x = area.left;
   const parts = entries.map(({ color, dash, label }) => {
-    const stroke = `<line x1="${x}" x2="${x + 22}" y1="${area.top - 18}" y2="${area.top - 18}" stroke="${color}" stroke-width="2.5"${dash}/>`;
-    const named = text(x + 29, area.top - 14, label, 'fill="#374151"');
+    const stroke = `<path d="M${px(x)} ${area.top - 18}h22" stroke="${color}" stroke-width="2.5"${dash}/>`;
+    const named = text(px(x) + 29, area.top - 14, label, 'fill="#374151"');
     x += 29 + label.length * 7.2 + 22; // 7.2: the mean width of a character at 13 px
     return stroke + named;
   });
@@ -206,21 +208,27 @@ function learningRateLayer(points: readonly Point[], x: Scale, area: Area): stri
   const numbers = niceTicks(0, y.max, 4).ticks.map((tick) =>
     text(area.right + 10, px(y.at(tick)) + 4.5, formatLearningRate(tick), `fill="${rateColor}"`),
   );
-  const line = `<path d="${path(thin(points, x, area), x, y)}" fill="none" stroke="${rateColor}" stroke-dasharray="5 4" stroke-opacity="0.8"/>`;
+  const line = strokePath(thin(points, x, area, false), x, y, `stroke="${rateColor}" stroke-dasharray="5 4" stroke-opacity="0.8"`);
   return [line, ...numbers, sideways(area.right + 74, (area.top + area.bottom) / 2, 'learning rate', muted)];
 }
 
 function linePaths({ color, raw, smoothed }: Line, x: Scale, y: Scale, area: Area): string {
   const stroke = (points: readonly Point[], attributes: string) =>
-    `<path d="${path(thin(points, x, area), x, y)}" fill="none" stroke="${color}" stroke-linejoin="round" stroke-linecap="round" ${attributes}/>`;
+    strokePath(
+      thin(points, x, area, points === raw),
+      x,
+      y,
+      `stroke="${color}" stroke-linejoin="round" stroke-linecap="round" ${attributes}`,
+    );
   if (smoothed) return stroke(raw, 'stroke-opacity="0.22" stroke-width="1"') + stroke(smoothed, 'stroke-width="2.25"');
   const dots = raw.map(([a, b]) => `<circle cx="${px(x.at(a))}" cy="${px(y.at(b))}" r="3" fill="${color}"/>`).join('');
   return stroke(raw, 'stroke-width="1.75"') + dots;
 }
 
-// At most four points for each column of pixels (first, lowest, highest, last), which draw the same picture as all of them.
-function thin(points: readonly Point[], x: Scale, area: Area): readonly Point[] {
-  if (points.length <= 4 * (area.right - area.left)) return points;
+// Points that draw the same picture as all of them: for each column of pixels the first of a smooth line, and also the lowest, the
+// highest and the last of a noisy one.
+function thin(points: readonly Point[], x: Scale, area: Area, noisy: boolean): readonly Point[] {
+  if (points.length <= 2 * (area.right - area.left)) return points;
   const out: Point[] = [];
   for (let start = 0; start < points.length;) {
     const column = Math.floor(x.at(points[start][0]));
@@ -229,15 +237,16 @@ function thin(points: readonly Point[], x: Scale, area: Area): readonly Point[] 
       if (points[end][1] < points[low][1]) low = end;
       if (points[end][1] > points[high][1]) high = end;
     }
-    const kept = [...new Set([start, Math.min(low, high), Math.max(low, high), end - 1])];
+    const kept = noisy ? [...new Set([start, Math.min(low, high), Math.max(low, high), end - 1])] : [start];
     out.push(...kept.map((i) => points[i]));
     start = end;
   }
-  return out;
+  return noisy ? out : [...out, points[points.length - 1]];
 }
 
-function path(points: readonly Point[], x: Scale, y: Scale): string {
-  return points.map(([a, b], i) => `${i ? 'L' : 'M'}${px(x.at(a))} ${px(y.at(b))}`).join('');
+function strokePath(points: readonly Point[], x: Scale, y: Scale, attributes: string): string {
+  const path = points.map(([a, b], i) => `${i ? 'L' : 'M'}${px(x.at(a))} ${px(y.at(b))}`).join('');
+  return `<path d="${path}" fill="none" ${attributes}/>`;
 }
 
 function px(value: number): number {

@@ -12,7 +12,8 @@ export type Cell = string | number | undefined;
 export function textTable(columns: readonly (Column | string)[], rows: readonly (readonly Cell[])[]): string {
   const { titles, cells, aligns } = prepare(columns, rows);
   const widths = columnWidths([titles, ...cells]);
-  const line = (row: readonly string[]) => row.map((cell, i) => pad(cell, widths[i], aligns[i])).join('  ').trimEnd(); // prettier-ignore
+  const padded = (row: readonly string[]) => row.map((cell, i) => pad(cell, widths[i], aligns[i]));
+  const line = (row: readonly string[]) => padded(row).join('  ').trimEnd();
   return [line(titles), widths.map((width) => '─'.repeat(width)).join('  '), ...cells.map(line)].join('\n');
 }
 
@@ -47,6 +48,5 @@ function pad(cell: string, width: number, align: 'left' | 'right'): string {
 
 // Code points; combining marks take no place, colour escapes neither.
 function displayWidth(text: string): number {
-  // eslint-disable-next-line no-control-regex
-  return [...text.replace(/\u001b\[[\d;]*m/g, '').replace(/\p{M}/gu, '')].length;
+  return [...text.replace(/\p{Cc}\[[\d;]*m/gu, '').replace(/\p{M}/gu, '')].length;
 }
