@@ -261,6 +261,21 @@ describe('atomic writing', () => {
     expect(fs.readdirSync(at('step-1/deep'))).toEqual(['two']);
   });
 
+  test('a folder that cannot be replaced after it was moved aside is moved back', async () => {
+    await writeFolderAtomic(at('x'), (temporary) => fs.writeFileSync(join(temporary, 'old'), ''));
+    const { rename } = fs.promises;
+    let attempts = 0;
+    const spy = jest.spyOn(fs.promises, 'rename').mockImplementation(async (from, to) => {
+      if (String(from).includes('.tmp-') && ++attempts === 2) throw Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'rename' });
+      return rename(from, to);
+    });
+    const error = await errorOf(() => writeFolderAtomic(at('x'), (temporary) => fs.writeFileSync(join(temporary, 'new'), '')));
+    spy.mockRestore();
+    expect([error.code, attempts]).toEqual(['MAE_FILE', 2]);
+    expect(fs.readdirSync(folder)).toEqual(['x']);
+    expect(fs.readdirSync(at('x'))).toEqual(['old']);
+  });
+
   test('leftovers of dead processes go, those of living ones stay, a folder moved aside comes back', async () => {
     await writeFolderAtomic(at('x'), async (temporary) => {
       // This process is at work here: the name it chose tells how names look.
