@@ -12,8 +12,16 @@
 namespace mae { namespace cpu { namespace MAE_ISA {
 namespace {
 
-constexpr int64_t kMaxDepth = 768;             // words of k in a block: a panel of A then is 43 KiB or less
-constexpr int64_t kBlockBytes = 512 << 10;     // of B, in L2
+#ifndef T_DEPTH
+#define T_DEPTH 768
+#define T_PLAIN 384
+#define T_BLOCK 512
+#define T_GROUP 4
+#endif
+constexpr int64_t kMaxDepth = T_DEPTH;         // words of k in a block: a panel of A is 43 KiB or less
+constexpr int64_t kPlainDepth = T_PLAIN;       // the same where partial sums can wait in C itself
+constexpr int64_t kBlockBytes = T_BLOCK << 10;     // of B, in L2
+constexpr int64_t kGroup = T_GROUP;                // panels of A packed together, from lines that they share
 constexpr int64_t kSharedBytes = 2 << 20;      // of B, packed once for all threads
 constexpr int64_t kScratchRows = 1024;         // of C, where partial sums over k must wait for an epilogue
 constexpr int64_t kBlocksPerThread = 4;        // blocks of C, for balance
@@ -57,7 +65,8 @@ Plan make_plan(const Gemm& g, int64_t slots) {
     const int64_t blocks = ceil_div(g.m, 112) * ceil_div(g.n, 256);
     p.splits = at_least(1, at_most(ceil_div(kSplitBlocks, blocks), g.k / kSplitElements));
   }
-  p.k_blocks = p.splits * ceil_div(p.words, p.splits * kMaxDepth);
+  const bool plain = is_plain(g.c);
+  p.k_blocks = p.splits * ceil_div(p.words, p.splits * (plain ? kPlainDepth : kMaxDepth));
   p.depth = ceil_div(p.words, p.k_blocks);
   p.k_blocks = ceil_div(p.words, p.depth);
   p.splits = at_most(p.splits, p.k_blocks);
@@ -65,18 +74,19 @@ Plan make_plan(const Gemm& g, int64_t slots) {
   p.n_blocks = ceil_div(p.n_panels, at_least(1, kBlockBytes / (p.depth * kColumns * 4)));
   const int64_t wanted = slots == 1 ? 1 : ceil_div(slots * kBlocksPerThread, p.n_blocks * p.splits);
   p.m_blocks = at_least(1, at_most(wanted, p.m_panels / kLeastPanels));
-  p.scratch_c = p.k_blocks > 1 && !is_plain(g.c);
+  p.scratch_c = p.k_blocks > 1 && !plain;
   if (p.scratch_c) p.m_blocks = at_least(p.m_blocks, ceil_div(g.m, kScratchRows));
 
-  const bool same_words = p.per_word == 2 || g.type == F32;
-  p.direct_a = g.a.k_contiguous && same_words && p.k_blocks == 1 && g.k % p.per_word == 0;
+  // Rows whose distance is a multiple of 4 KiB fall on the same few sets of L1: those are copied.
+  const bool same_words = (p.per_word == 2 || g.type == F32) && g.k % p.per_word == 0;
+  p.direct_a = g.a.k_contiguous && same_words && (p.k_blocks == 1 || p.words * 4 % 4096 != 0);
   p.shared_bytes = align(p.words * p.n_panels * kColumns * 4);
   p.shared_b = p.m_blocks > 1 && p.shared_bytes <= kSharedBytes;
   if (!p.shared_b) p.shared_bytes = 0;
   if (p.splits > 1) p.partial_bytes = align(p.splits * g.m * g.n * 4);
   if (p.splits > 1 && g.row_sums) p.sums_bytes = align(p.splits * g.m * 4);
   if (!p.shared_b) p.b_bytes = align(ceil_div(p.n_panels, p.n_blocks) * kColumns * p.depth * 4);
-  if (!p.direct_a) p.a_bytes = align((p.depth * kRows + kRowVectors * kLanes) * 4);
+  if (!p.direct_a) p.a_bytes = align(kGroup * p.depth * kRowStride * 4);
   if (p.scratch_c) p.c_bytes = align(ceil_div(p.m_panels, p.m_blocks) * kRows * ceil_div(p.n_panels, p.n_blocks) * kColumns * 4);
   return p;
 }
@@ -84,14 +94,17 @@ Plan make_plan(const Gemm& g, int64_t slots) {
 int64_t slot_bytes(const Plan& p) { return p.b_bytes + p.a_bytes + p.c_bytes; }
 int64_t total_bytes(const Plan& p) { return p.shared_bytes + p.partial_bytes + p.sums_bytes + p.slots * slot_bytes(p); }
 
-// The panel of B at `column`, elements [k, k + count) along k.
+// Panels [from, to) of B, elements [k, k + count) along k.
 template <bool Pairs, class T>
-void pack_b(const Gemm& g, float* out, int64_t column, int64_t k, int64_t count) {
+void pack_b(const Gemm& g, float* out, int64_t from, int64_t to, int64_t k, int64_t count) {
   const T* b = static_cast<const T*>(g.b.data);
-  const int columns = int(at_most(kColumns, g.n - column));
-  const int vectors = columns > kLanes ? 2 : 1;
-  if (g.b.k_contiguous) pack_transposed<Pairs>(out, b + column * g.k + k, g.k, columns, count, vectors);
-  else pack_rows<Pairs>(out, b + k * g.n + column, g.n, columns, count, vectors);
+  const int64_t begin = from * kColumns, end = at_most(to * kColumns, g.n);
+  if (!g.b.k_contiguous) return pack_rows<Pairs>(out, b + k * g.n + begin, g.n, int(end - begin), count);
+  const int64_t words = ceil_div(count, kPerWord<Pairs>);
+  for (int64_t column = begin; column < end; column += kColumns, out += words * kColumns) {
+    const int columns = int(at_most(kColumns, end - column));
+    pack_transposed<Pairs>(out, b + column * g.k + k, g.k, columns, count, columns > kLanes ? 2 : 1);
+  }
 }
 
 // One gemm call, with its workspace.
@@ -107,18 +120,33 @@ struct Run {
 // Elements of k in the blocks before block `b`.
 int64_t k_begin(const Run& run, int64_t b) { return at_most(b * run.p.depth * run.p.per_word, run.g.k); }
 
-// Packs the panel of A at `row` for a block of k; adds to the row sums, which start with the split's first block.
+// Packs `rows` rows of A from `row` on for a block of k, and takes their sums where they are wanted.
 template <bool Pairs, class T>
-void pack_a(const Run& run, float* out, int64_t row, int rows, int64_t k, int64_t count, int64_t split, bool first, bool sums_too) {
+void pack_a(const Run& run, float* out, int64_t row, int rows, int64_t k, int64_t count, int64_t split, bool first, bool with_sums) {
   const Gemm& g = run.g;
   const T* a = static_cast<const T*>(g.a.data);
   if (g.a.k_contiguous) return copy_rows<Pairs>(out, a + row * g.k + k, g.k, rows, count);
-  float sums[kRowVectors * kLanes] = {};
-  float* const total = run.partial_sums ? run.partial_sums + split * g.m + row : g.row_sums ? g.row_sums + row : nullptr;
+  if (!g.row_sums || !with_sums) return pack_columns<Pairs>(out, a + k * g.m + row, g.m, rows, count, nullptr);
+  float* const total = (run.partial_sums ? run.partial_sums + split * g.m : g.row_sums) + row;
   const bool resume = !first || (g.accumulate_row_sums && !run.partial_sums);
-  if (total && sums_too && resume) memcpy(sums, total, size_t(rows) * 4);
+  float sums[kGroup * kRowStride] = {};
+  if (resume) for (int r = 0; r < rows; ++r) sums[r / kRows * kRowStride + r % kRows] = total[r];
   pack_columns<Pairs>(out, a + k * g.m + row, g.m, rows, count, sums);
-  if (total && sums_too) memcpy(total, sums, size_t(rows) * 4);
+  for (int r = 0; r < rows; ++r) total[r] = sums[r / kRows * kRowStride + r % kRows];
+}
+
+// What the tile number `call` of a group of A brings into L2: a part of the group that starts at `row`, elements [k, ..) along k.
+template <bool Pairs, class T>
+Ahead ahead_of(const Gemm& g, int64_t row, int64_t k, int64_t depth, int64_t call) {
+  const char* a = static_cast<const char*>(g.a.data);
+  const int64_t size = sizeof(T), line = 64;
+  if (g.a.k_contiguous) {  // four rows a call, along k
+    const int64_t ld = g.k * size;
+    return {a + (row + 4 * call) * ld + k * size, ld, 2 * ld, line};
+  }
+  const int64_t ld = g.m * size, first = k + call * (depth / kAheadWords) * kPerWord<Pairs>;
+  if (Pairs) return {a + first * ld + row * size, line, ld, 2 * ld};
+  return {a + first * ld + row * size, line, 2 * line, ld};
 }
 
 // One block of C over one split of k.
@@ -135,35 +163,39 @@ void run_block(const Run& run, int64_t split, int64_t m_block, int64_t n_block, 
   const int64_t k_first = begin_of(p.k_blocks, p.splits, split), k_last = begin_of(p.k_blocks, p.splits, split + 1) - 1;
   const bool plain = is_plain(g.c);
   Epilogue c = g.c;
-  if (run.partials) c.out = run.partials + split * g.m * g.n, c.accumulate = false;
-  const bool onto_c = c.accumulate;
+  if (run.partials) c.out = run.partials + split * g.m * g.n;
+  const bool onto_c = c.accumulate && !run.partials;
 
   for (int64_t block = k_first; block <= k_last; ++block) {
     const bool first = block == k_first, last = block == k_last;
     const int64_t k = k_begin(run, block), count = k_begin(run, block + 1) - k, depth = ceil_div(count, p.per_word);
     const float* b = own_b;
     if (p.shared_b) b = run.shared_b + (block * p.depth * p.n_panels + n_begin * depth) * kColumns;
-    else for (int64_t j = n_begin; j < n_end; ++j) pack_b<Pairs, T>(g, own_b + (j - n_begin) * depth * kColumns, j * kColumns, k, count);
-    c.accumulate = onto_c || (plain && !first);
+    else pack_b<Pairs, T>(g, own_b, n_begin, n_end, k, count);
+    if (plain && (onto_c || !first)) c.add = c.out, c.add_type = F32;
 
+    const int64_t group = p.direct_a ? 1 : kGroup;
     for (int64_t i = m_begin; i < m_end; ++i) {
-      const int64_t row = i * kRows;
+      const int64_t row = i * kRows, in_group = (i - m_begin) % group;
       const int rows = int(at_most(kRows, g.m - row));
       Tile t;
       t.depth = depth;
       if (p.direct_a) {
-        t.a = reinterpret_cast<const word*>(static_cast<const T*>(g.a.data) + row * g.k), t.a_stride = p.words;
+        t.a = reinterpret_cast<const word*>(static_cast<const T*>(g.a.data) + row * g.k + k), t.a_stride = p.words;
       } else {
-        pack_a<Pairs, T>(run, own_a, row, rows, k, count, split, first, n_block == 0);
-        t.a = own_a, t.a_stride = g.a.k_contiguous ? depth : kRows;
+        const int64_t end = at_most(at_most(i + group, m_end) * kRows, g.m);
+        if (in_group == 0) pack_a<Pairs, T>(run, own_a, row, int(end - row), k, count, split, first, n_block == 0);
+        t.a_stride = g.a.k_contiguous ? depth : kRowStride;
+        t.a = own_a + in_group * depth * (g.a.k_contiguous ? kRows : kRowStride);
       }
       for (int64_t j = n_begin; j < n_end; ++j) {
         const int64_t column = j * kColumns;
         const int columns = int(at_most(kColumns, g.n - column)), vectors = columns > kLanes ? 2 : 1;
         t.b = b + (j - n_begin) * depth * kColumns;
+        t.ahead = ahead_of<Pairs, T>(g, row + (group - in_group) * kRows, k, depth, in_group * (n_end - n_begin) + j - n_begin);
         if (plain && columns == vectors * kLanes) {
           t.out = static_cast<float*>(c.out) + row * g.n + column, t.out_stride = g.n;
-          t.start = c.accumulate ? t.out : nullptr, t.start_stride = g.n;
+          t.start = c.add ? t.out : nullptr, t.start_stride = g.n;
           multiply<Pairs>(g.a.k_contiguous, vectors, rows, t);
           continue;
         }
@@ -172,7 +204,7 @@ void run_block(const Run& run, int64_t split, int64_t m_block, int64_t n_block, 
         t.start = tile && !first ? tile : nullptr, t.out = tile && !last ? tile : finished;
         t.start_stride = t.out_stride = kColumns;
         multiply<Pairs>(g.a.k_contiguous, vectors, rows, t);
-        if (t.out == finished) finish_tile(c, g.type, g.n, finished, kColumns, row, column, rows, columns);
+        if (t.out == finished) finish_tile(c, g.type, g.n, finished, row, column, rows, columns);
       }
     }
   }
@@ -187,7 +219,7 @@ void run_all(const Run& run) {
       const int64_t block = chunk / p.n_panels, j = chunk % p.n_panels;
       const int64_t k = k_begin(run, block), count = k_begin(run, block + 1) - k;
       float* out = run.shared_b + (block * p.depth * p.n_panels + j * ceil_div(count, p.per_word)) * kColumns;
-      pack_b<Pairs, T>(g, out, j * kColumns, k, count);
+      pack_b<Pairs, T>(g, out, j, j + 1, k, count);
     });
   }
   // A slot is a scratch space; whoever holds it takes block after block.

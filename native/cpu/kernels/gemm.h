@@ -17,7 +17,7 @@ struct Factor {
 struct Epilogue {
   void* out;  // [rows, n], f32 or bf16
   DType out_type;
-  bool accumulate;      // f32: c += out
+  bool accumulate;      // the product itself, f32, no other step: c += out
   const float* bias;    // [n]: c += bias
   void* pre;            // [rows, n], type of out: keeps c here
   bool gelu;            // c = gelu(c)

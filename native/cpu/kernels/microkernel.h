@@ -16,8 +16,18 @@ constexpr bool kHasPairs = false;
 constexpr int kRows = kLanes == 16 ? 14 : 6;
 constexpr int kVectors = 2;
 constexpr int kColumns = kVectors * kLanes;
+// From one k to the next in a panel of A whose words of one k lie together: kRows, in whole vectors.
+constexpr int kRowStride = (kRows + kLanes - 1) / kLanes * kLanes;
 
 typedef float word __attribute__((may_alias));  // a float or a pair of bf16
+
+// Lines to bring into L2 while the tile is computed: at `at`, at + one, at + other and at + one + other bytes, then the same again
+// `step` bytes on, one such group for every kAheadWords words of k. Addresses beyond an array are harmless.
+struct Ahead {
+  const char* at;
+  int64_t one, other, step;
+};
+constexpr int kAheadWords = 16;
 
 struct Tile {
   int64_t depth;       // words along k
@@ -28,6 +38,7 @@ struct Tile {
   int64_t start_stride;
   float* out;          // may be `start`
   int64_t out_stride;
+  Ahead ahead;         // memory wanted soon
 };
 
 template <bool Pairs>
@@ -48,8 +59,7 @@ static void multiply_tile(const Tile& t) {
   const word* a = t.a;
   const word* b = t.b;
   const int64_t stride = t.a_stride;
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < t.depth; ++k) {
+  const auto next_k = [&]() __attribute__((always_inline)) {
     vf column[Vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) memcpy(&column[v], b + v * kLanes, sizeof(vf));
@@ -59,7 +69,18 @@ static void multiply_tile(const Tile& t) {
       for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add<Pairs>(acc[r][v], a[ByRow ? r * stride : r], column[v]);
     a += ByRow ? 1 : stride;
     b += Vectors * kLanes;
+  };
+  const char* ahead = t.ahead.at;
+  int64_t left = t.depth;
+  for (; left >= kAheadWords; left -= kAheadWords, ahead += t.ahead.step) {
+    __builtin_prefetch(ahead, 0, 2);
+    __builtin_prefetch(ahead + t.ahead.one, 0, 2);
+    __builtin_prefetch(ahead + t.ahead.other, 0, 2);
+    __builtin_prefetch(ahead + t.ahead.other + t.ahead.one, 0, 2);
+#pragma GCC unroll 4
+    for (int k = 0; k < kAheadWords; ++k) next_k();
   }
+  for (; left; --left) next_k();
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 2

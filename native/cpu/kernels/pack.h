@@ -82,16 +82,31 @@ static void pack_transposed(float* out, const T* b, int64_t ld, int columns, int
   }
 }
 
-// A panel of B[k, n]: k rows of `columns` elements, stride ld → [words of k][vectors · kLanes].
+// How far ahead of a strided read its lines are asked for.
+constexpr int64_t kRowsAhead = 8;
+
+// Panels of B[k, n]: k rows of `columns` elements, stride ld → for each kColumns columns a panel [words of k][kColumns], the last one
+// kLanes wide if that suffices.
 template <bool Pairs, class T>
-static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k, int vectors) {
-  const int64_t width = vectors * kLanes;
-  for (int64_t row = 0; row < k; row += kPerWord<Pairs>, b += kPerWord<Pairs> * ld, out += width) {
-    const auto words = [&](int64_t j, auto n) {
-      if constexpr (Pairs) return pair_rows(b + j, row + 1 < k ? b + ld + j : nullptr, n);
+static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k) {
+  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
+  const int full = columns / kColumns * kColumns;
+  for (int64_t w = 0; w < words; ++w, b += kPerWord<Pairs> * ld) {
+    const T* const next = w * kPerWord<Pairs> + 1 < k ? b + ld : nullptr;
+    const auto read = [&](int j, auto n) {
+      if constexpr (Pairs) return pair_rows(b + j, next ? next + j : nullptr, n);
       else return load(b + j, n);
     };
-    for_lanes(columns, [&](int64_t j, auto n) { store(out + j, words(j, n)); });
+    float* to = out + w * kColumns;
+    for (int j = 0; j < full; j += kColumns, to += words * kColumns) {
+      __builtin_prefetch(b + kRowsAhead * ld + j);
+      if (kPerWord<Pairs> * sizeof(T) * kColumns > 64) __builtin_prefetch(b + (kRowsAhead + Pairs) * ld + j + kLanes);
+      store(to, read(j, Full{}));
+      store(to + kLanes, read(j + kLanes, Full{}));
+    }
+    if (full == columns) continue;
+    to = out + full * words + w * (columns - full > kLanes ? kColumns : kLanes);
+    for_lanes(columns - full, [&](int64_t j, auto n) { store(to + j, read(full + int(j), n)); });
   }
 }
 
@@ -109,33 +124,28 @@ static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
   }
 }
 
-// Vectors that cover kRows lanes.
-constexpr int kRowVectors = (kRows + kLanes - 1) / kLanes;
-
-// A panel of A[k, m]: k rows of `rows` ≤ kRows elements, stride ld → [words of k][kRows], and up to a vector beyond. sums[kRowVectors · kLanes]
-// += Σ_k of each of the rows.
+// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride]. Where `sums` is not
+// null, sums[panel][kRowStride] += Σ_k of each row of A.
 template <bool Pairs, class T>
 static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t k, float* sums) {
-  vf sum[kRowVectors];
-  for (int v = 0; v < kRowVectors; ++v) sum[v] = load(sums + v * kLanes);
-  for (int64_t row = 0; row < k; row += kPerWord<Pairs>, a += kPerWord<Pairs> * ld, out += kRows) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kRowVectors; ++v) {
-      const int lanes = rows - v * kLanes < kLanes ? rows - v * kLanes : kLanes;
-      if (lanes <= 0) break;
-      const T* from = a + v * kLanes;
-      if constexpr (Pairs) {
-        const vf words = pair_rows(from, row + 1 < k ? from + ld : nullptr, Part{lanes});
-        sum[v] += (vf)((vu)words << 16) + (vf)((vu)words & 0xffff0000u);
-        store(out + v * kLanes, words);
-      } else {
-        const vf words = lanes == kLanes ? load(from) : load_n(from, lanes);
-        sum[v] += words;
-        store(out + v * kLanes, words);
-      }
+  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
+  for (int64_t w = 0; w < words; ++w, a += kPerWord<Pairs> * ld) {
+    const T* const next = w * kPerWord<Pairs> + 1 < k ? a + ld : nullptr;
+    float* to = out + w * kRowStride;
+    float* sum = sums;
+    for (int row = 0; row < rows; row += kRows, to += words * kRowStride, sum += sums ? kRowStride : 0) {
+      const int present = rows - row < kRows ? rows - row : kRows;
+      for_lanes(present, [&](int64_t i, auto n) {
+        vf read;
+        if constexpr (Pairs) read = pair_rows(a + row + i, next ? next + row + i : nullptr, n);
+        else read = load(a + row + i, n);
+        store(to + i, read);
+        if (!sums) return;
+        if constexpr (Pairs) read = (vf)((vu)read << 16) + (vf)((vu)read & 0xffff0000u);
+        store(sum + i, load(sum + i) + read);
+      });
     }
   }
-  for (int v = 0; v < kRowVectors; ++v) store(sums + v * kLanes, sum[v]);
 }
 
 }}}  // namespace mae::cpu::MAE_ISA

@@ -27,33 +27,37 @@ static inline vf vexp(vf x) {
 #endif
 }
 
-// Φ(x) − ½ = ½·erf(x/√2), the normal distribution function about its middle: x·P(x²)/Q(x²). Absolute error ≤ 1.9e-7.
-static inline vf normal_cdf_centred(vf x) {
-  const float edge = 5.5f;  // 1 − Φ(5.5) = 1.9e-8: half an ulp of ½ away
-  const vf c = vmax(splat(-edge), vmin(splat(edge), x)), u = c * c;
+static inline vf vabs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+
+// |Φ(x) − ½| = ½·erf(|x|/√2), Φ the normal distribution function: t·P(t²)/Q(t²). Absolute error ≤ 1.9e-7, exactly ½ beyond ±5.5
+// (1 − Φ(5.5) = 1.9e-8).
+static inline vf normal_half(vf x) {
+  const float edge = 5.5f;
+  const vf size = vabs(x), t = vmin(splat(edge), size), u = t * t;
   vf p = splat(2.27493206e-08f), q = splat(1.19750371e-06f);
   p = p * u + 6.35213246e-06f, q = q * u + 7.36480142e-05f;
   p = p * u + 0.000168827202f, q = q * u + 0.00188445346f;
   p = p * u + 0.00467727007f, q = q * u + 0.028645955f;
   p = p * u + 0.0338527933f, q = q * u + 0.251522273f;
   p = p * u + 0.398942232f, q = q * u + 1.0f;
-  return select(x > edge, splat(0.5f), select(x < -edge, splat(-0.5f), c * p / q));
+  return select(size > edge, splat(0.5f), t * p / q);
 }
 
-// x·Φ(x) (Hendrycks and Gimpel 2016, the erf form), error ≤ 2e-7·max(1, |x|). Exactly x or −0 beyond ±5.5.
-static inline vf gelu(vf x) { return x * (normal_cdf_centred(x) + 0.5f); }
+// x·Φ(x) (Hendrycks and Gimpel 2016, the erf form), error ≤ 2e-7·max(1, |x|). Exactly x or 0 beyond ±5.5.
+static inline vf gelu(vf x) { return vabs(x) * normal_half(x) + 0.5f * x; }
 
-// d/dx gelu = Φ(x) + x·φ(x) = ½ + an odd function, x·P(x²)/Q(x²): no exp. Absolute error ≤ 3.6e-7. Exactly 1 or 0 beyond ±6.
+// d/dx gelu = Φ(x) + x·φ(x) = ½ + an odd function, ±t·P(t²)/Q(t²): no exp. Absolute error ≤ 3.6e-7. Exactly 1 or 0 beyond ±6.
 static inline vf gelu_grad(vf x) {
   const float edge = 6.0f;
-  const vf c = vmax(splat(-edge), vmin(splat(edge), x)), u = c * c;
+  const vf size = vabs(x), t = vmin(splat(edge), size), u = t * t;
   vf p = splat(1.90884961e-07f), q = splat(8.887474e-06f);
   p = p * u + 3.58505677e-05f, q = q * u + 0.000193519969f;
   p = p * u + 2.41844937e-05f, q = q * u + 0.00352876307f;
   p = p * u + 0.0142091727f, q = q * u + 0.041064702f;
   p = p * u - 0.0307434332f, q = q * u + 0.294805706f;
   p = p * u + 0.797884524f, q = q * u + 1.0f;
-  return select(x > edge, splat(1.0f), select(x < -edge, splat(0.0f), c * p / q + 0.5f));
+  const vf odd = select(size > edge, splat(0.5f), t * p / q);
+  return (vf)((vi)odd ^ ((vi)x & INT32_MIN)) + 0.5f;
 }
 
 }}}  // namespace mae::cpu::MAE_ISA
