@@ -12,7 +12,7 @@ namespace mae { namespace data {
 
 // What to take of a picture. The rectangle (top, left, height, width) is cut out, resized as a whole to resized_height × resized_width,
 // and the window of the output's size at (offset_top, offset_left) of that is written, mirrored left to right if flip.
-// lib/data/augment.ts decides these numbers and lib/data/native-data.ts lays them out as int32 in this order.
+// lib/data/augment.ts decides these numbers and lib/data/nativeData.ts lays them out as int32 in this order.
 struct Crop {
   int32_t source_height, source_width;
   int32_t top, left, height, width;
@@ -24,7 +24,7 @@ struct Crop {
   // Inside the picture, and the output window inside the resized rectangle.
   bool valid(int32_t out_height, int32_t out_width) const;
 };
-static_assert(sizeof(Crop) == 44, "lib/data/native-data.ts writes 11 int32");
+static_assert(sizeof(Crop) == 44, "lib/data/nativeData.ts writes 11 int32");
 
 constexpr int kMaxResampledChannels = 4;  // pictures with more can be cut but not resized
 
