@@ -2,9 +2,13 @@
 {
   "includes": ["sources.gypi"],
   "variables": {
+    # A variable that others read lives one level deeper: gyp's rule.
+    "variables": {
+      "mae_werror%": "<!(node -p \"process.env.MAE_WERROR === '1' ? '-Werror' : '-Wextra'\")",
+    },
+    "mae_werror%": "<(mae_werror)",
     "mae_cuda%": "<!(node scripts/toolchain.js cuda)",
     "mae_x86%": "<!(node -p \"process.arch === 'x64' ? 1 : 0\")",
-    "mae_werror%": "<!(node -p \"process.env.MAE_WERROR === '1' ? '-Werror' : '-Wextra'\")",
     "kernel_flags": ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "<(mae_werror)"],
   },
   "target_defaults": {
@@ -27,13 +31,13 @@
       "sources": ["<@(native_sources)"],
       "dependencies": ["cpu_portable"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
-      "cflags_cc": ["-O3", "-std=c++17", "-fexceptions", "-fvisibility=hidden", "-pthread", "-isystem<!(node -p \"require('node-addon-api').include_dir\")", "-Wall", "-Wextra", "<(mae_werror)"],
+      "cflags_cc": ["-O3", "-std=c++17", "-fexceptions", "-fvisibility=hidden", "-pthread", "-isystem<!(node -p \"require('path').resolve(require('node-addon-api').include_dir)\")", "-Wall", "-Wextra", "<(mae_werror)"],
       "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
       "ldflags": ["-pthread", "-Wl,--no-undefined-version"],
       "libraries": ["-ldl"],
       "xcode_settings": {
         "GCC_ENABLE_CPP_EXCEPTIONS": "YES", "CLANG_CXX_LANGUAGE_STANDARD": "c++17", "MACOSX_DEPLOYMENT_TARGET": "11.0",
-        "OTHER_CPLUSPLUSFLAGS": ["-I<!(node -p \"require('node-addon-api').include_dir\")"],
+        "OTHER_CPLUSPLUSFLAGS": ["-I<!(node -p \"require('path').resolve(require('node-addon-api').include_dir)\")"],
       },
       "conditions": [
         ["mae_x86==1", {"dependencies": ["cpu_avx2", "cpu_avx512", "cpu_avx512bf16"]}],

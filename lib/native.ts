@@ -66,6 +66,8 @@ export interface NativeAddon {
   buildInfo(): { cuda: boolean; cudaArchitectures: string; compiler: string };
   setErrorClass(errorClass: unknown): void;
   setThreads(threads: number): number;
+  /** values[i] = bound·(2u − 1), u from RandomStream(seed, purpose, c0): its fast twin, the same bits. */
+  fillUniform(values: Float32Array, bound: number, seed: number, purpose: number, c0: number): void;
 }
 
 const root = path.resolve(__dirname, '..');

@@ -8,6 +8,7 @@
 #include "cpu/pool.h"
 #include "executor.h"
 #include "program.h"
+#include "shared/philox.h"
 #include "table.h"
 
 namespace mae {
@@ -448,6 +449,26 @@ Napi::Value SetThreads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), cpu::threads());
 }
 
+// fillUniform(values, bound, seed, purpose, c0): values[i] = bound · (2u − 1) with the i-th u of lib/random.ts's RandomStream, the same bits.
+Napi::Value FillUniform(const Napi::CallbackInfo& info) {
+  auto values = info[0].As<Napi::Float32Array>();
+  const double bound = info[1].As<Napi::Number>();
+  const uint32_t seed = info[2].As<Napi::Number>(), purpose = info[3].As<Napi::Number>(), c0 = info[4].As<Napi::Number>();
+  float* out = values.Data();
+  const int64_t count = int64_t(values.ElementLength()), chunk = 1 << 16;
+  cpu::parallel_for((count + chunk - 1) / chunk, [=](int64_t which, int) {
+    for (int64_t i = which * chunk, end = i + chunk < count ? i + chunk : count; i < end; i += 2) {
+      const Philox4 words = philox(c0, 0, uint32_t(i / 2), 0, seed, purpose);
+      const auto draw = [bound](uint32_t low, uint32_t high) {
+        return float(bound * (2 * ((double(high >> 5) * 0x4000000 + double(low >> 6)) / 0x20000000000000) - 1));
+      };
+      out[i] = draw(words.v[3], words.v[2]);
+      if (i + 1 < end) out[i + 1] = draw(words.v[1], words.v[0]);
+    }
+  });
+  return info.Env().Undefined();
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new AddonData());
   exports["Device"] = DeviceObject::Define(env);
@@ -458,6 +479,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["stats"] = Napi::Function::New(env, Stats);
   exports["buildInfo"] = Napi::Function::New(env, BuildInfo);
   exports["setErrorClass"] = Napi::Function::New(env, SetErrorClass);
+  exports["fillUniform"] = Napi::Function::New(env, FillUniform);
   exports["setThreads"] = Napi::Function::New(env, SetThreads);
   return init_data(env, exports);
 }

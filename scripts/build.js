@@ -26,7 +26,9 @@ function newestSource(folder) {
 
 function isStale(found) {
   if (!existsSync(addon) || !existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp(found)) return true;
-  const sources = ['native', 'cuda'].filter((folder) => existsSync(path.join(root, folder))).map((folder) => newestSource(path.join(root, folder)));
+  const sources = ['native', 'cuda']
+    .filter((folder) => existsSync(path.join(root, folder)))
+    .map((folder) => newestSource(path.join(root, folder)));
   const files = ['binding.gyp', 'sources.gypi'].map((file) => statSync(path.join(root, file)).mtimeMs);
   return Math.max(...sources, ...files) > statSync(addon).mtimeMs;
 }
@@ -47,16 +49,34 @@ function build({ onlyIfStale = false, verbose = false } = {}) {
   console.log(`• building the native addon (about two minutes on two cores)\n  ${found.why}`);
   const nodeGyp = require.resolve('node-gyp/bin/node-gyp.js');
   const started = Date.now();
-  const configured = existsSync(path.join(root, 'build/Makefile')) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp(found);
-  const unchanged = configured && ['binding.gyp', 'sources.gypi'].every((file) => statSync(path.join(root, file)).mtimeMs < statSync(path.join(root, 'build/Makefile')).mtimeMs);
+  const configured =
+    existsSync(path.join(root, 'build/Makefile')) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp(found);
+  const unchanged =
+    configured &&
+    ['binding.gyp', 'sources.gypi'].every(
+      (file) => statSync(path.join(root, file)).mtimeMs < statSync(path.join(root, 'build/Makefile')).mtimeMs,
+    );
   const commands = unchanged ? ['build'] : ['configure', 'build'];
   for (const command of commands) {
-    const args = [nodeGyp, command, ...headers(), ...(verbose ? [] : ['--loglevel=error']), ...(command === 'build' ? [`--jobs=${cpus().length}`] : [])];
+    const args = [
+      nodeGyp,
+      command,
+      ...headers(),
+      ...(verbose ? [] : ['--loglevel=error']),
+      ...(command === 'build' ? [`--jobs=${cpus().length}`] : []),
+    ];
     // Without --verbose make prints a line per file; those go to the error output only when the build fails.
-    const result = spawnSync(process.execPath, args, { cwd: root, encoding: 'utf8', stdio: ['ignore', verbose ? 'inherit' : 'pipe', verbose ? 'inherit' : 'pipe'], maxBuffer: 1 << 28 });
+    const result = spawnSync(process.execPath, args, {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', verbose ? 'inherit' : 'pipe', verbose ? 'inherit' : 'pipe'],
+      maxBuffer: 1 << 28,
+    });
     if (result.error || result.status !== 0) {
       if (!verbose) process.stderr.write(tail(`${result.stdout ?? ''}${result.stderr ?? ''}`));
-      throw new Error(`node-gyp ${command} failed${result.error ? `: ${result.error.message}` : ''}: a C++17 compiler, make and Python 3 are needed (Debian: apt-get install build-essential python3)`);
+      throw new Error(
+        `node-gyp ${command} failed${result.error ? `: ${result.error.message}` : ''}: a C++17 compiler, make and Python 3 are needed (Debian: apt-get install build-essential python3)`,
+      );
     }
   }
   writeFileSync(stampFile, stamp(found));
@@ -64,7 +84,11 @@ function build({ onlyIfStale = false, verbose = false } = {}) {
 }
 
 function tail(text) {
-  return `${text.split('\n').filter((line) => !/^\s*(CXX|AR|TOUCH|COPY|LINK|SOLINK_MODULE|SOLINK)/.test(line)).slice(-80).join('\n')}\n`;
+  return `${text
+    .split('\n')
+    .filter((line) => !/^\s*(CXX|AR|TOUCH|COPY|LINK|SOLINK_MODULE|SOLINK)/.test(line))
+    .slice(-80)
+    .join('\n')}\n`;
 }
 
 module.exports = { build };

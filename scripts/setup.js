@@ -11,7 +11,9 @@ function step(what, command, args, options = {}) {
   console.log(`• ${what}`);
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
   if (error || status !== 0) {
-    console.error(`✗ ${what} failed${error ? `: ${error.message}` : ''}. The lines above say why; \`node bin/mae.js doctor\` explains this machine.`);
+    console.error(
+      `✗ ${what} failed${error ? `: ${error.message}` : ''}. The lines above say why; \`node bin/mae.js doctor\` explains this machine.`,
+    );
     process.exit(status || 1);
   }
 }
@@ -29,7 +31,11 @@ function newest(folder, pattern) {
 const timeOf = (file) => (existsSync(path.join(root, file)) ? statSync(path.join(root, file)).mtimeMs : 0);
 
 function packages() {
-  if (timeOf('node_modules/.package-lock.json') >= timeOf('package-lock.json') - 1000 && existsSync(path.join(root, 'node_modules/bindings'))) return;
+  if (
+    timeOf('node_modules/.package-lock.json') >= timeOf('package-lock.json') - 1000 &&
+    existsSync(path.join(root, 'node_modules/bindings'))
+  )
+    return;
   step('installing npm packages', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
 }
 

@@ -31,7 +31,10 @@ function findNvcc() {
 function gpuArches() {
   const out = run('nvidia-smi', ['--query-gpu=compute_cap', '--format=csv,noheader']);
   if (!out) return [];
-  const caps = out.split('\n').map((line) => line.trim().replace('.', '')).filter((cap) => /^\d+$/.test(cap));
+  const caps = out
+    .split('\n')
+    .map((line) => line.trim().replace('.', ''))
+    .filter((cap) => /^\d+$/.test(cap));
   return [...new Set(caps)].map((cap) => (cap === '90' ? '90a' : cap));
 }
 
@@ -40,7 +43,9 @@ function toolchain() {
   const nvcc = forced === '0' ? undefined : findNvcc();
   const gpus = forced === '0' ? [] : gpuArches();
   if (forced === '1' && !nvcc) {
-    throw new Error('MAE_CUDA=1 needs nvcc: install the CUDA toolkit or set CUDA_HOME to its folder (looked in CUDA_HOME, /usr/local/cuda, PATH)');
+    throw new Error(
+      'MAE_CUDA=1 needs nvcc: install the CUDA toolkit or set CUDA_HOME to its folder (looked in CUDA_HOME, /usr/local/cuda, PATH)',
+    );
   }
   const named = (process.env.MAE_CUDA_ARCH || '').split(/[;, ]+/).filter(Boolean);
   const cuda = Boolean(nvcc) && (forced === '1' || gpus.length > 0);

@@ -17,7 +17,12 @@ function open(file: ParityFile): MaskedAutoencoder {
   return model;
 }
 
-function expectAll(got: ReadonlyMap<string, HostTensor>, expected: ReadonlyMap<string, HostTensor>, tolerance: number, part = (values: ArrayLike<number>, _name: string) => values): void {
+function expectAll(
+  got: ReadonlyMap<string, HostTensor>,
+  expected: ReadonlyMap<string, HostTensor>,
+  tolerance: number,
+  part = (values: ArrayLike<number>, _name: string) => values,
+): void {
   const worst: [string, number][] = [];
   for (const [name, tensor] of expected) {
     const error = relativeError(part(numbers(got.get(name)), name), part(numbers(tensor), name));

@@ -48,5 +48,8 @@ function resolve(wanted: string): string {
   let why = `there is no GPU '${wanted}' here (${found.map((device) => device.id).join(', ')})`;
   if (gpu) why = `${gpu.name}: ${gpu.reason}`;
   else if (!cuda) why = 'this build of the addon has no CUDA; `MAE_CUDA=1 npx mae build` adds it';
-  throw new MaeError('MAE_NO_CUDA', `device '${wanted}' cannot be used: ${why}. \`npx mae doctor\` explains this machine; device 'cpu' works everywhere`);
+  throw new MaeError(
+    'MAE_NO_CUDA',
+    `device '${wanted}' cannot be used: ${why}. \`npx mae doctor\` explains this machine; device 'cpu' works everywhere`,
+  );
 }

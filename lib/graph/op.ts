@@ -52,18 +52,18 @@ export interface OpRow {
   /** Operand names in order; a trailing '?' marks an optional one. */
   readonly inputs: readonly string[];
   /** The shape rule: the outputs, or MaeError MAE_SHAPE naming op, argument, need and what it got. Undefined: not made this time. */
-  readonly outputs: (x: Readonly<Record<string, Tensor>>, attributes: Attributes, info: TraceInfo) => Record<string, OutputSpec | undefined>;
+  readonly outputs: (
+    x: Readonly<Record<string, Tensor>>,
+    attributes: Attributes,
+    info: TraceInfo,
+  ) => Record<string, OutputSpec | undefined>;
   /** 2 per multiply-add of the matrix products; elementwise work counts nothing (MAE.md 1.1's convention). */
   readonly flops: (x: Readonly<Record<string, Tensor>>, attributes: Attributes) => number;
   /** Bytes that must move: 'operands' = every operand and result once. */
-  readonly bytes: 'operands' | ((x: Readonly<Record<string, Tensor>>, y: Readonly<Record<string, Tensor>>, attributes: Attributes) => number);
+  readonly bytes:
+    'operands' | ((x: Readonly<Record<string, Tensor>>, y: Readonly<Record<string, Tensor>>, attributes: Attributes) => number);
   /** The kernels that the row runs; workspace is asked of them when the program is planned. */
-  readonly launch: (
-    emit: Emit,
-    x: Readonly<Record<string, Tensor>>,
-    y: Readonly<Record<string, Tensor>>,
-    attributes: Attributes,
-  ) => void;
+  readonly launch: (emit: Emit, x: Readonly<Record<string, Tensor>>, y: Readonly<Record<string, Tensor>>, attributes: Attributes) => void;
   readonly grad: 'none' | GradientRule;
   /** Outputs that are dropped when nothing reads them (bf16 twins). */
   readonly prunable?: readonly string[];

@@ -29,7 +29,15 @@ export interface ProgramOptions {
 
 /** What native/program.h calls spaces. */
 const SPACE = { absent: 0, arena: 1, inputs: 2, firstBuffer: 3 } as const;
-const STORE_BUFFERS: readonly (StoreBuffer | 'constants')[] = ['parameters', 'low', 'gradients', 'moment1', 'moment2', 'segments', 'constants'];
+const STORE_BUFFERS: readonly (StoreBuffer | 'constants')[] = [
+  'parameters',
+  'low',
+  'gradients',
+  'moment1',
+  'moment2',
+  'segments',
+  'constants',
+];
 const ACCUMULATE = { no: 0, always: 1, 'after-first': 2 } as const;
 
 interface Signature {
@@ -41,7 +49,11 @@ interface Signature {
 
 let signatures: Map<string, Signature> | undefined;
 function signatureOf(kernel: string): Signature {
-  const split = (list: string): string[] => list.split(',').map((name) => name.trim()).filter(Boolean);
+  const split = (list: string): string[] =>
+    list
+      .split(',')
+      .map((name) => name.trim())
+      .filter(Boolean);
   signatures ??= new Map(
     native()
       .kernels()
@@ -124,7 +136,11 @@ export class Program {
    * of the tensors in `reads`.
    * @param inputs  per micro-batch, every input of the trace by name
    */
-  async run(inputs: readonly Inputs[], stages: readonly Stage[], reads: readonly Tensor[] = []): Promise<{ results: Promise<ArrayBuffer[]> }> {
+  async run(
+    inputs: readonly Inputs[],
+    stages: readonly Stage[],
+    reads: readonly Tensor[] = [],
+  ): Promise<{ results: Promise<ArrayBuffer[]> }> {
     while (this.inFlight.length >= 2) await Promise.race(this.inFlight);
     this.checkAlive('run');
     const places = reads.flatMap((tensor) => {
@@ -176,7 +192,10 @@ export class Program {
         const value = values[name];
         if (!value) throw new MaeError('MAE_ARGUMENT', `run: input '${name}' is missing; it is ${describe(tensor)}`);
         if (value.byteLength !== bytesOf(tensor)) {
-          throw new MaeError('MAE_SHAPE', `run: input '${name}' must be ${describe(tensor)}, ${bytesOf(tensor)} bytes; got ${value.byteLength} bytes`);
+          throw new MaeError(
+            'MAE_SHAPE',
+            `run: input '${name}' must be ${describe(tensor)}, ${bytesOf(tensor)} bytes; got ${value.byteLength} bytes`,
+          );
         }
         return [microBatch, this.inputOffsets.get(name)!, value];
       }),
@@ -198,13 +217,15 @@ export class Program {
     const signature = signatureOf(launch.kernel);
     const check = (kind: string, given: readonly string[], known: readonly string[]): void => {
       const unknown = given.filter((name) => !known.includes(name));
-      if (unknown.length > 0) throw new MaeError('MAE_GRAPH', `${launch.label}: kernel '${launch.kernel}' has no ${kind} ${unknown.join(', ')}`);
+      if (unknown.length > 0)
+        throw new MaeError('MAE_GRAPH', `${launch.label}: kernel '${launch.kernel}' has no ${kind} ${unknown.join(', ')}`);
     };
     check('operand', Object.keys(launch.operands), signature.operands);
     check('dim', Object.keys(launch.dims), signature.dims);
     check('real', Object.keys(launch.reals), signature.reals);
     const value = (kind: string, values: Readonly<Record<string, number>>, name: string): number => {
-      if (!Number.isFinite(values[name])) throw new MaeError('MAE_GRAPH', `${launch.label}: kernel '${launch.kernel}' needs the ${kind} ${name}`);
+      if (!Number.isFinite(values[name]))
+        throw new MaeError('MAE_GRAPH', `${launch.label}: kernel '${launch.kernel}' needs the ${kind} ${name}`);
       return values[name];
     };
     const operands = signature.operands.flatMap((name) => {

@@ -3,6 +3,7 @@
  * in one flat buffer, so that the optimizer is one launch; gradients and moments have the same layout.
  */
 import { MaeError } from '../errors';
+import { bfloat16FromFloat32 } from '../halfPrecision';
 import { native, type NativeBuffer, type NativeDevice } from '../native';
 import { size, type Constant, type Parameter, type StoreBuffer } from './tensor';
 
@@ -10,17 +11,6 @@ import { size, type Constant, type Parameter, type StoreBuffer } from './tensor'
 const ELEMENT_ALIGNMENT = 128;
 
 const alignElements = (n: number): number => Math.ceil(n / ELEMENT_ALIGNMENT) * ELEMENT_ALIGNMENT;
-
-/** float32 → bfloat16 bits, nearest even (native/shared/bf16.h). */
-function roundToBf16(values: Float32Array): Uint16Array {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const low = new Uint16Array(values.length);
-  for (let i = 0; i < values.length; i++) {
-    const u = bits[i];
-    low[i] = (u & 0x7fffffff) > 0x7f800000 ? (u >>> 16) | 0x40 : (u + 0x7fff + ((u >>> 16) & 1)) >>> 16;
-  }
-  return low;
-}
 
 /** An optimizer's setting for one parameter. */
 export interface Segment {
@@ -41,7 +31,13 @@ export class Store {
   private readonly buffers = new Map<StoreBuffer | 'constants', NativeBuffer>();
   private disposed = false;
 
-  constructor(deviceId: string, device: NativeDevice, compute: 'f32' | 'bf16', parameters: readonly Parameter[], constants: readonly Constant[]) {
+  constructor(
+    deviceId: string,
+    device: NativeDevice,
+    compute: 'f32' | 'bf16',
+    parameters: readonly Parameter[],
+    constants: readonly Constant[],
+  ) {
     this.device = device;
     this.deviceKind = deviceId === 'cpu' ? 'cpu' : 'cuda';
     this.compute = compute;
@@ -101,10 +97,13 @@ export class Store {
   write(parameter: Parameter, values: Float32Array): void {
     const offset = this.offsetOf(parameter);
     if (values.length !== size(parameter.shape)) {
-      throw new MaeError('MAE_SHAPE', `${parameter.name} has ${size(parameter.shape)} values [${parameter.shape.join(', ')}], got ${values.length}`);
+      throw new MaeError(
+        'MAE_SHAPE',
+        `${parameter.name} has ${size(parameter.shape)} values [${parameter.shape.join(', ')}], got ${values.length}`,
+      );
     }
     this.buffer('parameters').write(offset * 4, values);
-    if (this.has('low')) this.buffer('low').write(offset * 2, roundToBf16(values));
+    if (this.has('low')) this.buffer('low').write(offset * 2, bfloat16FromFloat32(values));
   }
 
   /** Overwrites a fixed table, here and on the device. */

@@ -5,7 +5,18 @@
 import { MaeError } from '../errors';
 import type { Attributes, GradientContext, Operands, OpRow, TraceInfo } from './op';
 import { ops } from './ops';
-import { bytesOf, describe, size, type Constant, type DType, type Parameter, type Place, type Shape, type StoreBuffer, type Tensor } from './tensor';
+import {
+  bytesOf,
+  describe,
+  size,
+  type Constant,
+  type DType,
+  type Parameter,
+  type Place,
+  type Shape,
+  type StoreBuffer,
+  type Tensor,
+} from './tensor';
 
 /** When an output adds to what is there: never, always, or from the second micro-batch of a step on. */
 export type Accumulate = 'no' | 'always' | 'after-first';
@@ -99,7 +110,8 @@ export class Tape {
 
   /** The same memory under another shape; for parameters and constants. */
   view(tensor: Tensor, shape: Shape): Tensor {
-    if (size(shape) !== size(tensor.shape)) throw new MaeError('MAE_SHAPE', `view: ${describe(tensor)} (${tensor.name}) has not the size of [${shape.join(', ')}]`);
+    if (size(shape) !== size(tensor.shape))
+      throw new MaeError('MAE_SHAPE', `view: ${describe(tensor)} (${tensor.name}) has not the size of [${shape.join(', ')}]`);
     return this.once(`${tensor.id} as ${shape.join('x')}`, tensor.dtype, () => this.tensor(shape, tensor.dtype, tensor.place, tensor.name));
   }
 
@@ -150,7 +162,10 @@ export class Tape {
       if (given) {
         // A gradient may have more dimensions than the matrix that the row sees (patch_embed.proj.weight [D, C, p, p]).
         if (spec && size(given.shape) !== size(spec.shape)) {
-          throw new MaeError('MAE_SHAPE', `${op}: ${name} is ${describe({ shape: spec.shape, dtype: spec.dtype })}, but goes into ${describe(given)} (${given.name})`);
+          throw new MaeError(
+            'MAE_SHAPE',
+            `${op}: ${name} is ${describe({ shape: spec.shape, dtype: spec.dtype })}, but goes into ${describe(given)} (${given.name})`,
+          );
         }
         y[name] = given;
       } else if (spec) {
@@ -158,7 +173,10 @@ export class Tape {
       }
     }
     const first = this.launches.length;
-    const bytes = row.bytes === 'operands' ? [...Object.values(x), ...Object.values(y)].reduce((sum, t) => sum + bytesOf(t), 0) : row.bytes(x, y, attributes);
+    const bytes =
+      row.bytes === 'operands'
+        ? [...Object.values(x), ...Object.values(y)].reduce((sum, t) => sum + bytesOf(t), 0)
+        : row.bytes(x, y, attributes);
     row.launch((kernel, given, dims, reals = {}) => this.emit(kernel, given, dims, reals, prefix, row), x, y, attributes);
     this.traced.push({ op, label: prefix, flops: row.flops(x, attributes), bytes, launches: [first, this.launches.length] });
     this.nodes.push({ op, row, x, y, attributes, scope: [...this.scopes] });
@@ -173,7 +191,10 @@ export class Tape {
     const last = this.nodes.findIndex((node) => Object.values(node.y).includes(loss));
     const root = this.nodes[last];
     if (!root?.row.root) {
-      throw new MaeError('MAE_GRAPH', `backward: the loss must come from a loss row (masked_mse), got ${loss.name}${root ? ` of ${root.op}` : ''}`);
+      throw new MaeError(
+        'MAE_GRAPH',
+        `backward: the loss must come from a loss row (masked_mse), got ${loss.name}${root ? ` of ${root.op}` : ''}`,
+      );
     }
     const forward = this.nodes.slice(0, last + 1);
     const needed = this.dependsOnParameters(forward);
@@ -183,7 +204,10 @@ export class Tape {
       if (!isRoot && !Object.values(node.y).some((tensor) => gradients.has(tensor))) continue;
       if (!Object.values(node.x).some((tensor) => needed.has(tensor))) continue;
       if (node.row.grad === 'none') {
-        throw new MaeError('MAE_GRAPH', `backward: '${node.op}' (${[...node.scope, node.op].join('.')}) has no gradient, but parameters lie behind it`);
+        throw new MaeError(
+          'MAE_GRAPH',
+          `backward: '${node.op}' (${[...node.scope, node.op].join('.')}) has no gradient, but parameters lie behind it`,
+        );
       }
       const outer = this.scopes;
       this.scopes = [...node.scope];
@@ -230,7 +254,8 @@ export class Tape {
       names.add(name);
       const tensor = operands[name];
       if (tensor) x[name] = tensor;
-      else if (name === declared) throw new MaeError('MAE_GRAPH', `${op}: operand '${name}' is missing (it needs ${row.inputs.join(', ')})`);
+      else if (name === declared)
+        throw new MaeError('MAE_GRAPH', `${op}: operand '${name}' is missing (it needs ${row.inputs.join(', ')})`);
     }
     for (const name of Object.keys(operands)) {
       if (!names.has(name)) throw new MaeError('MAE_GRAPH', `${op}: there is no operand '${name}' (it takes ${row.inputs.join(', ')})`);
@@ -238,7 +263,14 @@ export class Tape {
     return x;
   }
 
-  private emit(kernel: string, operands: Operands, dims: Readonly<Record<string, number>>, reals: Readonly<Record<string, number>>, label: string, row: OpRow): void {
+  private emit(
+    kernel: string,
+    operands: Operands,
+    dims: Readonly<Record<string, number>>,
+    reals: Readonly<Record<string, number>>,
+    label: string,
+    row: OpRow,
+  ): void {
     const accumulate: Record<string, Accumulate> = {};
     const all: Record<string, Tensor | null> = {};
     for (const [name, tensor] of Object.entries(operands)) {
@@ -295,7 +327,10 @@ export class Tape {
         const place = node.x[input]?.place;
         if (!place) return null;
         if (place.kind !== 'parameter') {
-          throw new MaeError('MAE_GRAPH', `${node.op}: '${input}' must be a parameter of the model to have a gradient, got ${node.x[input].name}`);
+          throw new MaeError(
+            'MAE_GRAPH',
+            `${node.op}: '${input}' must be a parameter of the model to have a gradient, got ${node.x[input].name}`,
+          );
         }
         const { parameter } = place;
         const key = `gradient of ${parameter.name}`;

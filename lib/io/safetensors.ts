@@ -6,7 +6,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { MaeError, fileError } from '../errors';
 import { writeFileAtomic } from './atomic';
-import { float32FromBfloat16, float32FromFloat16 } from './halfPrecision';
+import { float32FromBfloat16, float32FromFloat16 } from '../halfPrecision';
 
 const arrayTypes = {
   F64: Float64Array,

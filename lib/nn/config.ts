@@ -65,13 +65,18 @@ export function resolveConfig(options: MaeOptions): MaeConfig {
     [resolved.decoderEmbedDim, resolved.decoderNumHeads, 'decoderEmbedDim and decoderNumHeads'],
   ] as const) {
     if (dim % heads) refuse(`${names} must divide, got ${dim} and ${heads}`);
-    if ((dim / heads) % 8 || dim / heads > 128) refuse(`${names} must give heads of a multiple of 8 up to 128 wide, got ${dim} / ${heads} = ${dim / heads}`);
+    if ((dim / heads) % 8 || dim / heads > 128)
+      refuse(`${names} must give heads of a multiple of 8 up to 128 wide, got ${dim} / ${heads} = ${dim / heads}`);
     if (dim % 4) refuse(`${names}: 2-D sin-cos positions need a width that is a multiple of 4, got ${dim}`);
   }
   for (const name of ['mean', 'std'] as const) {
-    if (resolved[name].length !== resolved.inChans) refuse(`${name} needs one value for each of the ${resolved.inChans} channels, got ${resolved[name].length}`);
+    if (resolved[name].length !== resolved.inChans)
+      refuse(`${name} needs one value for each of the ${resolved.inChans} channels, got ${resolved[name].length}`);
   }
-  for (const [name, dim] of [['embedDim', resolved.embedDim], ['decoderEmbedDim', resolved.decoderEmbedDim]] as const) {
+  for (const [name, dim] of [
+    ['embedDim', resolved.embedDim],
+    ['decoderEmbedDim', resolved.decoderEmbedDim],
+  ] as const) {
     if (!Number.isInteger(dim * resolved.mlpRatio)) refuse(`${name} · mlpRatio must be whole, got ${dim} · ${resolved.mlpRatio}`);
   }
   if (numVisible(resolved) < 1) refuse(`maskRatio ${resolved.maskRatio} keeps none of the ${numPatches(resolved)} patches: lower it`);

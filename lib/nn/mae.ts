@@ -139,7 +139,15 @@ export function predict(t: Tape, mae: Mae, stream: Tensor, mask: Mask, which: 'r
 }
 
 /** Section 3 "Reconstruction target": mean squared error over the removed patches [1], pixels or per-patch-normalised pixels. */
-export function reconstructionLoss(t: Tape, mae: Mae, pred: Tensor, images: Tensor, control: Tensor, mask: Mask, which: 'removed' | 'all'): Tensor {
+export function reconstructionLoss(
+  t: Tape,
+  mae: Mae,
+  pred: Tensor,
+  images: Tensor,
+  control: Tensor,
+  mask: Mask,
+  which: 'removed' | 'all',
+): Tensor {
   const { config } = mae;
   const visible = numVisible(config);
   const removed = numPatches(config) - visible;

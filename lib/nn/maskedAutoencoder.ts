@@ -116,15 +116,23 @@ export class MaskedAutoencoder {
     }
     const config = resolveConfig({ ...this.config, maskRatio });
     const mae = { ...this.mae, config };
-    const { program, reads } = this.cached(`forward ${batch} ${maskRatio} ${Boolean(noise)}`, (t, images_, control, indices) => {
-      const given = noise && t.input('noise', [batch, patches], 'f32');
-      const mask = randomMask(t, mae, control, indices, this.seed, given);
-      const latent = encode(t, mae, images_, mask);
-      const pred = t.scope('decoder', () => predict(t, mae, decode(t, mae, latent, mask), mask, 'all'));
-      const loss = reconstructionLoss(t, mae, pred, images_, control, mask, 'all');
-      return [this.readable(t, latent), this.readable(t, pred), mask.mask, mask.restore, loss];
-    }, batch);
-    const { results } = await program.run([{ ...this.inputs(images, batch, options), ...(noise ? { noise } : {}) }], [{ segment: 'run' }], reads);
+    const { program, reads } = this.cached(
+      `forward ${batch} ${maskRatio} ${Boolean(noise)}`,
+      (t, images_, control, indices) => {
+        const given = noise && t.input('noise', [batch, patches], 'f32');
+        const mask = randomMask(t, mae, control, indices, this.seed, given);
+        const latent = encode(t, mae, images_, mask);
+        const pred = t.scope('decoder', () => predict(t, mae, decode(t, mae, latent, mask), mask, 'all'));
+        const loss = reconstructionLoss(t, mae, pred, images_, control, mask, 'all');
+        return [this.readable(t, latent), this.readable(t, pred), mask.mask, mask.restore, loss];
+      },
+      batch,
+    );
+    const { results } = await program.run(
+      [{ ...this.inputs(images, batch, options), ...(noise ? { noise } : {}) }],
+      [{ segment: 'run' }],
+      reads,
+    );
     const [latent, pred, mask, idsRestore, loss] = await results;
     return {
       latent: new Float32Array(latent),
@@ -161,7 +169,8 @@ export class MaskedAutoencoder {
 
   /** @internal The optimizer's moments by parameter name, for checkpoints. */
   async moments(): Promise<{ moment1: Map<string, HostTensor>; moment2: Map<string, HostTensor> }> {
-    return { moment1: await this.collect('moment1', false), moment2: await this.collect('moment2', false) };
+    const [moment1, moment2] = await Promise.all([this.collect('moment1', false), this.collect('moment2', false)]);
+    return { moment1, moment2 };
   }
 
   /** @internal */
@@ -169,7 +178,8 @@ export class MaskedAutoencoder {
     this.store.prepareTraining();
     for (const parameter of this.store.parameters) {
       const values = tensors.get(parameter.name);
-      if (!values) throw new MaeError('MAE_CHECKPOINT', `the optimizer's state lacks ${parameter.name}: the checkpoint is of another model`);
+      if (!values)
+        throw new MaeError('MAE_CHECKPOINT', `the optimizer's state lacks ${parameter.name}: the checkpoint is of another model`);
       this.store.writeMoment(parameter, moment, values.data as Float32Array);
     }
   }
@@ -183,7 +193,10 @@ export class MaskedAutoencoder {
     // Position tables are fixed and may be left out; where a file has them, it is theirs that its weights were trained with.
     const tables = this.positionTables().filter(({ name }) => tensors.has(name));
     const report = compareWeights(
-      new Map([...this.store.parameters.map(({ name, shape }) => [name, shape] as const), ...tables.map(({ name, shape }) => [name, [1, ...shape]] as const)]),
+      new Map([
+        ...this.store.parameters.map(({ name, shape }) => [name, shape] as const),
+        ...tables.map(({ name, shape }) => [name, [1, ...shape]] as const),
+      ]),
       tensors,
     );
     requireLoadable(report, path);
@@ -249,7 +262,8 @@ export class MaskedAutoencoder {
       { dtype: 'F32', shape: parameter.shape, data: await this.store.read(parameter, from) },
     ];
     const tensors = new Map(await Promise.all(this.store.parameters.map(read)));
-    if (tables) for (const { name, shape, values } of this.positionTables()) tensors.set(name, { dtype: 'F32', shape: [1, ...shape], data: values });
+    if (tables)
+      for (const { name, shape, values } of this.positionTables()) tensors.set(name, { dtype: 'F32', shape: [1, ...shape], data: values });
     return tensors;
   }
 
@@ -269,7 +283,11 @@ export class MaskedAutoencoder {
     return tensor.dtype === 'f32' ? tensor : t.call('cast', { x: tensor }, { f32: true }).y;
   }
 
-  private cached(key: string, trace: (t: Tape, images: Tensor, control: Tensor, indices: Tensor) => Tensor[], batch: number): ForwardProgram {
+  private cached(
+    key: string,
+    trace: (t: Tape, images: Tensor, control: Tensor, indices: Tensor) => Tensor[],
+    batch: number,
+  ): ForwardProgram {
     const known = this.cache.get(key);
     if (known) return known;
     const t = new Tape({ compute: this.store.compute, device: this.store.deviceKind, training: false });
@@ -317,4 +335,3 @@ function poolTokens(tokens: Float32Array, batch: number, count: number, width: n
   }
   return out;
 }
-

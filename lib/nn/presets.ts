@@ -6,8 +6,15 @@ const paperDecoder = { decoderEmbedDim: 512, decoderDepth: 8, decoderNumHeads: 1
 export const presets = {
   /** 32-pixel pictures such as CIFAR-10: 64 patches of 4 pixels. */
   'vit-tiny/4': {
-    imageSize: 32, patchSize: 4, embedDim: 192, depth: 12, numHeads: 3,
-    decoderEmbedDim: 96, decoderDepth: 2, decoderNumHeads: 3, normPixLoss: true,
+    imageSize: 32,
+    patchSize: 4,
+    embedDim: 192,
+    depth: 12,
+    numHeads: 3,
+    decoderEmbedDim: 96,
+    decoderDepth: 2,
+    decoderNumHeads: 3,
+    normPixLoss: true,
   },
   'vit-tiny/16': { patchSize: 16, embedDim: 192, depth: 12, numHeads: 3, decoderEmbedDim: 192, decoderDepth: 4, decoderNumHeads: 6 },
   'vit-small/16': { patchSize: 16, embedDim: 384, depth: 12, numHeads: 6, decoderEmbedDim: 256, decoderDepth: 4, decoderNumHeads: 8 },

@@ -47,7 +47,15 @@ interface TracedStep {
 }
 
 /** Traces the two segments: `backward` (writes or adds gradients) and `update`. */
-export function traceTrainStep(mae: Mae, store: Store, batchSize: number, seed: number, adamw: AdamW, givenNoise: boolean, imageDType: 'u8' | 'f32'): TracedStep {
+export function traceTrainStep(
+  mae: Mae,
+  store: Store,
+  batchSize: number,
+  seed: number,
+  adamw: AdamW,
+  givenNoise: boolean,
+  imageDType: 'u8' | 'f32',
+): TracedStep {
   const { config } = mae;
   const t = new Tape({ compute: store.compute, device: store.deviceKind, training: true });
   const [height, width] = config.imageSize;
@@ -106,7 +114,10 @@ export class TrainStep {
     this.imageDType = imageDType;
     const { config } = mae;
     if (numVisible(config) === numPatches(config)) {
-      throw new MaeError('MAE_ARGUMENT', `trainStep: maskRatio ${config.maskRatio} masks none of the ${numPatches(config)} patches, so there is nothing to predict: raise it`);
+      throw new MaeError(
+        'MAE_ARGUMENT',
+        `trainStep: maskRatio ${config.maskRatio} masks none of the ${numPatches(config)} patches, so there is nothing to predict: raise it`,
+      );
     }
     store.prepareTraining();
     store.setSegments(segments(store.parameters, this.optimizer.weightDecay));
@@ -151,7 +162,10 @@ export class TrainStep {
     if (!Number.isFinite(lr)) throw new MaeError('MAE_ARGUMENT', `trainStep.run: lr must be a finite number, got ${lr}`);
     const indices = batch.indices ?? Int32Array.from({ length: this.effectiveBatch }, (_, i) => this.pictures + i);
     if (indices.length !== this.effectiveBatch) {
-      throw new MaeError('MAE_SHAPE', `trainStep.run: indices needs ${this.effectiveBatch} entries, one for each picture, got ${indices.length}`);
+      throw new MaeError(
+        'MAE_SHAPE',
+        `trainStep.run: indices needs ${this.effectiveBatch} entries, one for each picture, got ${indices.length}`,
+      );
     }
     this.pictures += this.effectiveBatch;
     this.optimizerStep++;
@@ -176,6 +190,7 @@ export class TrainStep {
 }
 
 function positive(name: string, value: number): number {
-  if (!Number.isInteger(value) || value < 1) throw new MaeError('MAE_ARGUMENT', `trainStep: ${name} must be a positive whole number, got ${value}`);
+  if (!Number.isInteger(value) || value < 1)
+    throw new MaeError('MAE_ARGUMENT', `trainStep: ${name} must be a positive whole number, got ${value}`);
   return value;
 }

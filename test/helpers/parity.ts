@@ -16,7 +16,9 @@ export interface ParityFile {
 
 export function readParity(name: string): ParityFile {
   const { tensors, metadata } = readSafetensors(path.join(__dirname, '../parity', `${name}.safetensors`));
-  const parsed: Record<string, unknown> = Object.fromEntries(Object.entries(metadata).map(([key, value]) => [key, JSON.parse(value) as unknown]));
+  const parsed: Record<string, unknown> = Object.fromEntries(
+    Object.entries(metadata).map(([key, value]) => [key, JSON.parse(value) as unknown]),
+  );
   const config = parsed.config as Record<string, number>;
   const withPrefix = (prefix: string): Map<string, HostTensor> =>
     new Map([...tensors].filter(([key]) => key.startsWith(prefix)).map(([key, value]) => [key.slice(prefix.length), value]));

@@ -32,8 +32,7 @@ export const linear: OpRow = {
   },
   flops: ({ x, w }) => 2 * rowsOf(x) * size(w.shape),
   bytes: 'operands',
-  launch: (emit, x, y) =>
-    emit('linear', { ...x, y: y.y, pre: null }, { rows: rowsOf(x.x), n: x.w.shape[0], k: x.w.shape[1], gelu: 0 }),
+  launch: (emit, x, y) => emit('linear', { ...x, y: y.y, pre: null }, { rows: rowsOf(x.x), n: x.w.shape[0], k: x.w.shape[1], gelu: 0 }),
   grad: ({ x, d, call, low, accumulated, parameterGradient, needs }) => {
     const dy = d('y')!;
     const dyLow = low(dy);
@@ -60,7 +59,10 @@ export const mlp: OpRow = {
   },
   flops: ({ x, w1, w2 }) => 2 * rowsOf(x) * (size(w1.shape) + size(w2.shape)),
   bytes: ({ x, w1, b1, w2, b2, residual }, { y, hidden, pre }) =>
-    [x, w1, b1, w2, b2, residual, y, hidden, hidden, pre].reduce((sum, t) => sum + (t ? size(t.shape) * (t.dtype === 'bf16' ? 2 : 4) : 0), 0),
+    [x, w1, b1, w2, b2, residual, y, hidden, hidden, pre].reduce(
+      (sum, t) => sum + (t ? size(t.shape) * (t.dtype === 'bf16' ? 2 : 4) : 0),
+      0,
+    ),
   launch: (emit, { x, w1, b1, w2, b2, residual }, { y, hidden, pre }) => {
     const rows = rowsOf(x);
     emit('linear', { x, w: w1, bias: b1, residual: null, y: hidden, pre }, { rows, n: w1.shape[0], k: w1.shape[1], gelu: 1 });

@@ -20,14 +20,18 @@ export const maskedMse: OpRow = {
   bytes: ({ pred, images }, { dpred }) =>
     bytesOf(pred) + (dpred ? bytesOf(dpred) : 0) + pred.shape[0] * pred.shape[1] * pred.shape[2] * (images.dtype === 'u8' ? 1 : 4),
   launch: (emit, x, y, { patch, first, counted, normPix }) =>
-    emit('masked_mse', { ...x, ...y }, {
-      ...imageDims('masked_mse', x.images, Number(patch)),
-      patch: Number(patch),
-      first: Number(first),
-      count: x.pred.shape[1],
-      counted: Number(counted),
-      norm_pix: Number(normPix),
-    }),
+    emit(
+      'masked_mse',
+      { ...x, ...y },
+      {
+        ...imageDims('masked_mse', x.images, Number(patch)),
+        patch: Number(patch),
+        first: Number(first),
+        count: x.pred.shape[1],
+        counted: Number(counted),
+        norm_pix: Number(normPix),
+      },
+    ),
   grad: ({ y }) => ({ pred: y.dpred }),
   root: true,
 };

@@ -22,7 +22,11 @@ export const randomMask: OpRow = {
   flops: () => 0,
   bytes: 'operands',
   launch: (emit, x, y, { patches, visible, seed }) =>
-    emit('random_mask', { ...x, ...y }, { batch: x.indices.shape[0], patches: Number(patches), visible: Number(visible), seed: Number(seed) }),
+    emit(
+      'random_mask',
+      { ...x, ...y },
+      { batch: x.indices.shape[0], patches: Number(patches), visible: Number(visible), seed: Number(seed) },
+    ),
   grad: 'none',
 };
 
@@ -32,7 +36,10 @@ export function imageDims(op: string, images: Tensor, patch: number): { batch: n
   expectShape(op, 'images', images, [null, null, null, null]);
   const [batch, height, width, channels] = images.shape;
   if (height % patch !== 0 || width % patch !== 0) {
-    throw new MaeError('MAE_SHAPE', `${op}: a picture of ${height}x${width} does not divide into ${patch}x${patch} patches: change imageSize or patchSize`);
+    throw new MaeError(
+      'MAE_SHAPE',
+      `${op}: a picture of ${height}x${width} does not divide into ${patch}x${patch} patches: change imageSize or patchSize`,
+    );
   }
   return { batch, height, width, channels };
 }
@@ -61,7 +68,11 @@ export const patchEmbed: OpRow = {
   flops: ({ images, w }, { visible }) => 2 * images.shape[0] * Number(visible) * w.shape[0] * w.shape[1],
   bytes: 'operands',
   launch: (emit, x, y, { patch, visible }) =>
-    emit('patch_embed', { ...x, ...y }, { ...imageDims('patch_embed', x.images, Number(patch)), patch: Number(patch), visible: Number(visible), width_out: x.w.shape[0] }),
+    emit(
+      'patch_embed',
+      { ...x, ...y },
+      { ...imageDims('patch_embed', x.images, Number(patch)), patch: Number(patch), visible: Number(visible), width_out: x.w.shape[0] },
+    ),
   grad: ({ y, d, call, parameterGradient }) => {
     const into = { dw: parameterGradient('w'), dbias: parameterGradient('bias'), dcls: parameterGradient('cls') };
     call('patch_embed_grad', { patches: y.patches, dtokens: d('tokens') }, {}, into);

@@ -20,7 +20,8 @@ export const adamw: OpRow = {
     return { params: flat, params_low: undefined, m: flat, v: flat };
   },
   flops: () => 0,
-  bytes: ({ grads }, y) => bytesOf(grads) + 2 * (bytesOf(y.params) + bytesOf(y.m) + bytesOf(y.v)) + (y.params_low ? bytesOf(y.params_low) : 0),
+  bytes: ({ grads }, y) =>
+    bytesOf(grads) + 2 * (bytesOf(y.params) + bytesOf(y.m) + bytesOf(y.v)) + (y.params_low ? bytesOf(y.params_low) : 0),
   launch: (emit, x, y, { beta1, beta2, eps }) =>
     emit(
       'adamw',

@@ -26,7 +26,11 @@ export const unshuffle: OpRow = {
   flops: () => 0,
   bytes: 'operands',
   launch: (emit, { x, mask_token, pos, restore }, { y }) =>
-    emit('unshuffle', { x, mask_token, pos, restore, y }, { batch: x.shape[0], visible: x.shape[1] - 1, patches: pos.shape[0] - 1, width: pos.shape[1] }),
+    emit(
+      'unshuffle',
+      { x, mask_token, pos, restore, y },
+      { batch: x.shape[0], visible: x.shape[1] - 1, patches: pos.shape[0] - 1, width: pos.shape[1] },
+    ),
   grad: ({ x, d, call, setLow, parameterGradient }) => {
     const { dx, dx_low: dxLow } = call(
       'unshuffle_grad',
@@ -54,7 +58,11 @@ export const unshuffleGrad: OpRow = {
   flops: () => 0,
   bytes: 'operands',
   launch: (emit, x, y, { visible }) =>
-    emit('unshuffle_grad', { ...x, ...y }, { batch: x.dy.shape[0], visible: Number(visible), patches: x.dy.shape[1] - 1, width: x.dy.shape[2] }),
+    emit(
+      'unshuffle_grad',
+      { ...x, ...y },
+      { batch: x.dy.shape[0], visible: Number(visible), patches: x.dy.shape[1] - 1, width: x.dy.shape[2] },
+    ),
   grad: 'none',
   prunable: ['dx_low'],
 };
@@ -76,9 +84,17 @@ export const selectTokens: OpRow = {
   flops: () => 0,
   bytes: ({ x }, { y }) => 2 * y.shape[0] * y.shape[1] * y.shape[2] * (x.dtype === 'f32' ? 4 : 2),
   launch: (emit, { x, ids }, { y }, { first, count }) =>
-    emit('select_tokens', { x, ids, y }, { batch: x.shape[0], patches: x.shape[1] - 1, first: Number(first), count: Number(count), width: x.shape[2] }),
+    emit(
+      'select_tokens',
+      { x, ids, y },
+      { batch: x.shape[0], patches: x.shape[1] - 1, first: Number(first), count: Number(count), width: x.shape[2] },
+    ),
   grad: ({ x, d, attributes, call, setLow }) => {
-    const { dx, dx_low: dxLow } = call('select_tokens_grad', { dy: d('y'), restore: x.restore }, { ...attributes, patches: x.x.shape[1] - 1 });
+    const { dx, dx_low: dxLow } = call(
+      'select_tokens_grad',
+      { dy: d('y'), restore: x.restore },
+      { ...attributes, patches: x.x.shape[1] - 1 },
+    );
     setLow(dx, dxLow);
     return { x: dx };
   },
@@ -96,7 +112,11 @@ export const selectTokensGrad: OpRow = {
   flops: () => 0,
   bytes: 'operands',
   launch: (emit, x, y, { patches, first, count }) =>
-    emit('select_tokens_grad', { ...x, ...y }, { batch: x.dy.shape[0], patches: Number(patches), first: Number(first), count: Number(count), width: x.dy.shape[2] }),
+    emit(
+      'select_tokens_grad',
+      { ...x, ...y },
+      { batch: x.dy.shape[0], patches: Number(patches), first: Number(first), count: Number(count), width: x.dy.shape[2] },
+    ),
   grad: 'none',
   prunable: ['dx_low'],
 };
