@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import fc from 'fast-check';
 import { MaeError } from '../lib/errors';
 import { removeStaleTemporaries, writeFileAtomic, writeFolderAtomic } from '../lib/io/atomic';
-import { bfloat16FromFloat32, float32FromBfloat16, float32FromFloat16 } from '../lib/io/halfPrecision';
+import { bfloat16FromFloat32, float32FromBfloat16, float32FromFloat16 } from '../lib/halfPrecision';
 import { fromHuggingFaceConfig, toHuggingFaceConfig, toPreprocessorConfig } from '../lib/io/huggingFaceConfig';
 import { WeightsConfig, fromMetadata, toMetadata } from '../lib/io/metadata';
 import { NameStyle, detectStyle, fromNames, toNames } from '../lib/io/names';
