@@ -21,7 +21,12 @@ export async function validationLoss(model: MaskedAutoencoder, dataset: Dataset,
 }
 
 /** The first pictures of a data set as the model takes them. uint8 [count, H, W, C] */
-export async function firstPictures(model: MaskedAutoencoder, dataset: Dataset, count: number): Promise<Uint8Array> {
+export async function firstPictures(
+  model: MaskedAutoencoder,
+  dataset: Dataset,
+  count: number,
+  broken: 'replace' | 'stop' = 'replace',
+): Promise<Uint8Array> {
   const loader = new Loader(dataset, {
     batchSize: Math.min(count, dataset.length),
     imageSize: model.config.imageSize,
@@ -29,6 +34,7 @@ export async function firstPictures(model: MaskedAutoencoder, dataset: Dataset, 
     shuffle: false,
     augment: 'eval',
     copy: true,
+    broken,
   });
   for await (const { images } of loader) return images as Uint8Array;
   throw new Error('unreachable: a loader gives at least one batch');

@@ -1,0 +1,111 @@
+/** `mae reconstruct`: what a trained model makes of pictures. */
+import path from 'node:path';
+import { statSync } from 'node:fs';
+import type { Command } from 'commander';
+import { openDataset } from '../data/open';
+import type { Dataset } from '../data/dataset';
+import { PictureFiles } from '../data/files';
+import { MaeError } from '../errors';
+import { writeFileAtomic } from '../io/atomic';
+import { describeWeights } from '../io/weightsReport';
+import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
+import { findCheckpoint } from '../train/checkpoint';
+import { firstPictures, reconstructions } from '../train/evaluation';
+import type { StatisticsSource } from '../view/patchStatistics';
+import { maskRatioLadder, reconstructionGrid } from '../view/reconstruction';
+import { positiveInteger } from './pack';
+
+interface Flags {
+  checkpoint: string;
+  out: string;
+  count: number;
+  maskRatio?: string;
+  ladder?: string | boolean;
+  statistics: StatisticsSource;
+  seed: string;
+  device: string;
+}
+
+export function reconstructCommand(program: Command): void {
+  program
+    .command('reconstruct')
+    .description('draw masked | reconstruction | original for pictures, or a ladder of mask ratios as the paper does')
+    .argument('<pictures...>', 'picture files, or one folder or .maepack file')
+    .requiredOption('--checkpoint <path>', 'run folder, checkpoint folder or .safetensors file')
+    .option('--out <file>', 'PNG to write', 'reconstructions.png')
+    .option('--count <pictures>', 'at most so many pictures of a folder', positiveInteger, 8)
+    .option('--mask-ratio <ratio>', "default: the model's")
+    .option('--ladder [ratios]', 'one column pair for each mask ratio (paper, figure 4); default 0.5,0.75,0.9')
+    .option(
+      '--statistics <source>',
+      "norm-pix models: patch statistics from 'visible' patches, the 'target' (uses the original) or 'raw'",
+      'visible',
+    )
+    .option('--seed <number>', 'of the masks', '0')
+    .option('--device <device>', 'auto, cpu, cuda or cuda:<number>', 'auto')
+    .action(async (pictures: string[], flags: Flags) => {
+      const file = weightsFile(flags.checkpoint);
+      const { model, report } = MaskedAutoencoder.load(file, { device: flags.device, seed: Number(flags.seed) });
+      try {
+        for (const line of describeWeights(report)) console.error(`note: ${line}`);
+        await writeFileAtomic(flags.out, await draw(model, pictures, flags));
+        console.log(`wrote ${flags.out}`);
+      } finally {
+        model.dispose();
+      }
+    });
+}
+
+/** The model file of a run folder, a checkpoint folder or a file. @throws MaeError MAE_CHECKPOINT */
+export function weightsFile(place: string): string {
+  if (statSync(place, { throwIfNoEntry: false })?.isFile()) return place;
+  const checkpoint = findCheckpoint(place);
+  if (!checkpoint)
+    throw new MaeError(
+      'MAE_CHECKPOINT',
+      `there is no checkpoint in ${place}: give a run folder, a checkpoint folder or a .safetensors file`,
+    );
+  return path.join(checkpoint, 'model.safetensors');
+}
+
+async function draw(model: MaskedAutoencoder, pictures: readonly string[], flags: Flags): Promise<Buffer> {
+  if (!['raw', 'visible', 'target'].includes(flags.statistics)) {
+    throw new MaeError('MAE_ARGUMENT', `reconstruct: --statistics must be raw, visible or target, got '${flags.statistics}'`);
+  }
+  const dataset = open(pictures);
+  const { imageSize, inChans } = model.config;
+  const images = await firstPictures(model, dataset, flags.count, 'stop');
+  const shape = { height: imageSize[0], width: imageSize[1], channels: inChans };
+  const at = (maskRatio?: number) => reconstructions(model, images, { maskRatio, statistics: flags.statistics });
+  if (!flags.ladder) {
+    const made = await at(flags.maskRatio === undefined ? undefined : ratio(flags.maskRatio));
+    return reconstructionGrid({
+      originals: made.map(({ original }) => original),
+      masked: made.map(({ masked }) => masked),
+      reconstructions: made.map(({ pasted }) => pasted),
+      shape,
+      labels: ['masked', made[0].label, 'original'],
+    });
+  }
+  const ratios = (flags.ladder === true ? '0.5,0.75,0.9' : String(flags.ladder)).split(',').map(ratio);
+  const steps = [];
+  let originals: Uint8Array[] = [];
+  for (const maskRatio of ratios) {
+    const made = await at(maskRatio);
+    originals = made.map(({ original }) => original);
+    steps.push({ maskRatio, masked: made.map(({ masked }) => masked), reconstructions: made.map(({ pasted }) => pasted) });
+  }
+  return maskRatioLadder({ originals, steps, shape });
+}
+
+function open(pictures: readonly string[]): Dataset {
+  const [first] = pictures;
+  const isFile = statSync(first, { throwIfNoEntry: false })?.isFile() && !first.endsWith('.maepack');
+  return isFile ? new PictureFiles(pictures) : openDataset(first, { cacheBytes: 0, log: () => undefined });
+}
+
+function ratio(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value < 1)) throw new MaeError('MAE_ARGUMENT', `reconstruct: a mask ratio must lie between 0 and 1, got '${text}'`);
+  return value;
+}
