@@ -75,6 +75,7 @@ bool aligned(uintptr_t bytes, const Pointers*... pointers) {
 
 static __device__ __forceinline__ float to_float(float x) { return x; }
 static __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
+static __device__ __forceinline__ float to_float(uint8_t x) { return float(x); }
 
 template <class T>
 static __device__ __forceinline__ T from_float(float x);
@@ -86,6 +87,7 @@ __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloa
 namespace detail {
 // The vector type of one access.
 template <int Bytes> struct Access;
+template <> struct Access<1> { using type = unsigned char; };
 template <> struct Access<2> { using type = unsigned short; };
 template <> struct Access<4> { using type = unsigned int; };
 template <> struct Access<8> { using type = uint2; };
@@ -97,7 +99,7 @@ struct Pack {
   static constexpr int kBytes = N * int(sizeof(T));
   static constexpr int kAccessBytes = kBytes < 16 ? kBytes : 16;
   static constexpr int kAccesses = kBytes / kAccessBytes;
-  static_assert(kBytes % kAccessBytes == 0, "a pack is 2, 4, 8 or a multiple of 16 bytes");
+  static_assert(kBytes % kAccessBytes == 0, "a pack is 1, 2, 4, 8 or a multiple of 16 bytes");
   using Vector = typename Access<kAccessBytes>::type;
   union {
     Vector raw[kAccesses];
