@@ -41,8 +41,8 @@ struct Scratch {
   std::vector<uint8_t> line;
 };
 
-// out: uint8 [out_height, out_width, channels]; picture: its first `top` rows may be absent: `rows` points at row crop.top.
-// Needs crop.valid(), channels ≤ kMaxResampledChannels. At least 3 readable bytes follow nothing: the last pixel is read exactly.
+// out: uint8 [out_height, out_width, channels]. `rows` points at row crop.top of the picture (what lies above need not be in memory);
+// nothing beyond the crop's last pixel is read. Needs crop.valid() and channels ≤ kMaxResampledChannels.
 void resize_crop(const uint8_t* rows, const Crop& crop, int channels, uint8_t* out, int out_height, int out_width, Scratch& scratch);
 
 // The same without a resize (crop.resamples() is false), for values of any size: pixel_bytes = channels · bytes per value.
