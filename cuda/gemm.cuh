@@ -27,7 +27,7 @@ struct GemmSequences {
 
 // What happens to the product on its way to c. With p = a·b + bias:
 //   c = f(p) + residual (+ c where `accumulate`), f = identity, GELU (`gelu`; `pre` keeps p) or multiplication by GELU'(dgelu_pre).
-// Not with everything else: `accumulate` excludes `residual`, `gelu` excludes `dgelu_pre`, `sequences` excludes both and `residual`.
+// Not everything goes together: `accumulate` goes with a_sums alone, `gelu` excludes `dgelu_pre`, `sequences` goes with the bias alone.
 struct GemmEpilogue {
   const float* bias = nullptr;      // f32 [n]
   const void* residual = nullptr;   // [m, n], dtype of c

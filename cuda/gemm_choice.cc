@@ -1,0 +1,73 @@
+#include "gemm_choice.h"
+
+#include <string.h>
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+
+#include "../native/device.h"
+
+namespace mae { namespace cuda {
+namespace {
+
+struct Less {
+  static auto tie(const GemmKey& k) { return std::tie(k.layout, k.operands, k.c_dtype, k.epilogue, k.m, k.n, k.k); }
+  bool operator()(const GemmKey& a, const GemmKey& b) const { return tie(a) < tie(b); }
+};
+
+static_assert(sizeof(GemmKey) + sizeof(GemmChoice) == kGemmChoiceIntegers * sizeof(int32_t), "a line is the key and the choice");
+
+std::mutex mutex;
+std::map<GemmKey, GemmChoice, Less> table;  // entries are never removed: pointers to them stay valid
+std::atomic<bool> tuning{false};
+
+}  // namespace
+
+const GemmChoice* find_gemm_choice(const GemmKey& key) {
+  std::lock_guard<std::mutex> lock(mutex);
+  const auto found = table.find(key);
+  return found == table.end() ? nullptr : &found->second;
+}
+
+void set_gemm_choice(const GemmKey& key, const GemmChoice& choice) {
+  std::lock_guard<std::mutex> lock(mutex);
+  table[key] = choice;
+}
+
+std::vector<int32_t> export_gemm_choices() {
+  std::lock_guard<std::mutex> lock(mutex);
+  std::vector<int32_t> integers(table.size() * kGemmChoiceIntegers);
+  int32_t* line = integers.data();
+  for (const auto& entry : table) {
+    memcpy(line, &entry.first, sizeof(GemmKey));
+    memcpy(line + sizeof(GemmKey) / sizeof(int32_t), &entry.second, sizeof(GemmChoice));
+    line += kGemmChoiceIntegers;
+  }
+  return integers;
+}
+
+void import_gemm_choices(const std::vector<int32_t>& integers) {
+  if (integers.size() % kGemmChoiceIntegers != 0) {
+    throw Failure("MAE_CONFIG", "stored GEMM choices need a multiple of " + std::to_string(kGemmChoiceIntegers) + " integers and have " +
+                                    std::to_string(integers.size()) + ". Remove them from the run's config to choose anew");
+  }
+  for (size_t at = 0; at < integers.size(); at += kGemmChoiceIntegers) {
+    GemmKey key;
+    GemmChoice choice;
+    memcpy(&key, &integers[at], sizeof key);
+    memcpy(&choice, &integers[at + sizeof key / sizeof(int32_t)], sizeof choice);
+    if (choice.implementation < GemmImplementation::Simt || choice.implementation > GemmImplementation::CublasLtBias) {
+      throw Failure("MAE_CONFIG", "stored GEMM choices name implementation " + std::to_string(int(choice.implementation)) +
+                                      ", which this version does not know. Remove them from the run's config to choose anew");
+    }
+    set_gemm_choice(key, choice);
+  }
+}
+
+void set_gemm_tuning(bool on) { tuning = on; }
+bool gemm_tuning() { return tuning; }
+
+}}  // namespace mae::cuda
