@@ -43,8 +43,9 @@ void layer_norm(const layer_norm_args& a, Context&) {
   });
 }
 
-// With g = dy ∘ weight: dx = rstd·(g − mean(g) − x̂·mean(g ∘ x̂)) + acc, dweight += dy ∘ x̂, dbias += dy. x and dy come from memory in the first
-// pass and from the cache in the second; the first also asks for acc, which would stall the second (1.4 times faster beyond the caches).
+// With g = dy ∘ weight: dx = rstd·(g − mean(g) − x̂·mean(g ∘ x̂)) + acc, dweight += dy ∘ x̂, dbias += dy. x and dy come from memory in the
+// first pass and from the cache in the second; the first also asks for acc, which would stall the second (1.4 times as fast beyond the
+// caches).
 template <class X, class D>
 static inline void grad_row(const layer_norm_grad_args& a, int64_t row, const X* x, const D* dy, const X* acc, X* dx, uint16_t* dx_low,
                             float* dweight, float* dbias) {

@@ -1,4 +1,4 @@
-// Masked mean squared error on pixels (paper 3; MAE.md 1.6), with its gradient.
+// Masked mean squared error on pixels of removed patches (paper 3), with its gradient.
 #include "../../kernel.h"
 #include "../../shared/control.h"
 #include "../../shared/patches.h"
@@ -9,8 +9,8 @@
 
 namespace mae { namespace cpu { namespace MAE_ISA {
 
-// What each row of a patch and each chunk of rows needs in the workspace, in this order: the loss of every chunk [chunks] as double; scale and
-// shift repeated over a row of a patch [patch · channels] each; one patch of every chunk [chunks, patch · patch · channels].
+// The workspace, in this order: the loss of every chunk of rows, double [chunks]; scale and shift repeated over a row of a patch, float
+// [patch · channels] each; a patch's values for every chunk, float [chunks, patch · patch · channels].
 struct Layout {
   Chunks chunks;
   int64_t run, dim;  // values in one row of a patch, in a patch
@@ -30,8 +30,8 @@ struct Moments {
   float mean, rstd;
 };
 
-// to [run] = one row of a patch, normalised by channel. The last vector goes back to overlap the one before it, since rows are rarely a multiple
-// of the lanes and short.
+// to [run] = one row of a patch, normalised by channel. The last vector goes back to overlap the one before it: rows are short, and where
+// they are no multiple of the lanes (patch 14) a partial vector in each would dominate.
 template <class I>
 static inline void normalise(const I* from, const float* scale, const float* shift, float* to, int64_t run) {
   const auto body = [&](int64_t i, auto n) { store(to + i, load(from + i, n) * load(scale + i, n) + load(shift + i, n), n); };
@@ -40,8 +40,8 @@ static inline void normalise(const I* from, const float* scale, const float* shi
   body(run - kLanes, Full{});
 }
 
-// values [dim] = the patch at `pixels`, normalised by channel, in (row, column, channel) order; returns the patch's own moments, or those that
-// change nothing where norm_pix is not set.
+// values [dim] = the patch at `pixels`, normalised by channel, in (row, column, channel) order; returns the patch's own moments, or those
+// that change nothing where norm_pix is not set.
 template <class I>
 static inline Moments read_patch(const masked_mse_args& a, const Layout& l, const I* pixels, const float* scale, const float* shift,
                                  float* values) {

@@ -15,7 +15,8 @@ struct Key {
 
 constexpr int kDigitBits = 8, kDigits = 32 / kDigitBits, kBuckets = 1 << kDigitBits;
 
-// Bits that order as unsigned numbers do what the floats do: the sign bit is flipped, and for negative numbers all others too. −0 counts as 0.
+// The bits of a float, changed so that they order as unsigned numbers the way the floats do: the sign bit is flipped, and for negative
+// numbers all others too. −0 counts as 0.
 static inline uint32_t ordered_bits(float noise) {
   noise += 0.0f;
   uint32_t u;
@@ -23,8 +24,8 @@ static inline uint32_t ordered_bits(float noise) {
   return u ^ (u >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
-// Sorts keys [count] ascending by noise, stable, so that ties stay in the order of the patches: a radix sort from the lowest digit, where a
-// digit that all keys share (the highest of Philox noise, which has 24 bits) takes no pass. `other` [count] is scratch; returns whichever of
+// Sorts keys [count] ascending by noise, stable, so that ties stay in the order of the patches: a radix sort from the lowest digit. A digit
+// that all keys share (the highest of Philox noise, which has 24 bits) takes no pass. `other` [count] is scratch; returns whichever of
 // the two holds the result.
 static Key* sort_keys(Key* keys, Key* other, int64_t count) {
   uint32_t histogram[kDigits][kBuckets] = {};
