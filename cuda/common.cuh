@@ -31,7 +31,8 @@ constexpr __host__ __device__ A round_up(A a, B multiple) {
 // kernel<<<grid, block, shared_bytes, context.stream>>>(args...), checked. `name` is what a failure calls the kernel. Safe while a stream
 // is being captured. More than 48 KiB of dynamic shared memory is asked for here; kernels need no set-up of their own.
 template <class... Params, class... Args>
-void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, const Context& context, Args&&... args) {
+void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, const Context& context,
+            Args&&... args) {
   cudaError_t error = cudaSuccess;
   if (shared_bytes > 48 * 1024) {
     error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
@@ -164,8 +165,8 @@ static __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
-// The sum over a block of Threads threads (a multiple of 32, at most 1024), in every thread. Every thread must call it; `shared` (32 floats)
-// may be used again at once.
+// The sum over a block of Threads threads (a multiple of 32, at most 1024), in every thread. Every thread must call it; `shared` (32
+// floats) may be used again at once.
 template <int Threads>
 static __device__ __forceinline__ float block_sum(float x, float* shared) {
   static_assert(Threads % kWarp == 0 && Threads <= 1024, "whole warps");

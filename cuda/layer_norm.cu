@@ -9,8 +9,8 @@ constexpr int kPack = 4;           // elements of an access: 16 bytes of f32, 8 
 constexpr int kRowWarps = 4;       // warps of a block where a warp has a row
 constexpr int kGeneralThreads = 256;
 
-// What one lane holds of a row: packs p < kPacks, pack p being columns (p·32 + lane)·4 … + 3. Where Width is no multiple of 128 the last pack
-// exists in some lanes only.
+// What one lane holds of a row: packs p < kPacks, pack p being columns (p·32 + lane)·4 … + 3. Where Width is no multiple of 128 the last
+// pack exists in some lanes only.
 template <int Width>
 struct LaneRow {
   static_assert(Width % kPack == 0, "a row is whole packs");
@@ -121,11 +121,12 @@ void layer_norm(const layer_norm_args& a, Context& context) {
       with_width(a.width, packed, [&](auto width) {
         constexpr int kWidth = decltype(width)::value;
         if constexpr (kWidth > 0) {
-          launch("layer_norm", layer_norm_kernel<kWidth, X, Y>, dim3(unsigned(ceil_div(a.rows, kRowWarps))), kRowWarps * kWarp, 0, context, x,
-                 a.weight.f32(), a.bias.f32(), y, a.mean.f32_mut(), a.rstd.f32_mut(), a.rows, eps);
+          const unsigned blocks = unsigned(ceil_div(a.rows, kRowWarps));
+          launch("layer_norm", layer_norm_kernel<kWidth, X, Y>, blocks, kRowWarps * kWarp, 0, context, x, a.weight.f32(), a.bias.f32(), y,
+                 a.mean.f32_mut(), a.rstd.f32_mut(), a.rows, eps);
         } else {
-          launch("layer_norm (general)", layer_norm_general_kernel<X, Y>, dim3(unsigned(a.rows)), kGeneralThreads, 0, context, x, a.weight.f32(),
-                 a.bias.f32(), y, a.mean.f32_mut(), a.rstd.f32_mut(), a.width, eps);
+          launch("layer_norm (general)", layer_norm_general_kernel<X, Y>, unsigned(a.rows), kGeneralThreads, 0, context, x,
+                 a.weight.f32(), a.bias.f32(), y, a.mean.f32_mut(), a.rstd.f32_mut(), a.width, eps);
         }
       });
     });
@@ -147,8 +148,8 @@ struct GradArgs {
   int64_t rows, chunk_rows, width;
 };
 
-// With g = dy ∘ weight: dx = rstd·(g − mean(g) − x̂·mean(g ∘ x̂)) + acc, dweight = Σ_rows dy ∘ x̂, dbias = Σ_rows dy. A warp takes every fourth
-// row of the block's chunk; x and dy are read once; the sums over rows stay in registers until the chunk is done.
+// With g = dy ∘ weight: dx = rstd·(g − mean(g) − x̂·mean(g ∘ x̂)) + acc, dweight = Σ_rows dy ∘ x̂, dbias = Σ_rows dy. A warp takes every
+// fourth row of the block's chunk; x and dy are read once; the sums over rows stay in registers until the chunk is done.
 template <int Width, class X, class D>
 __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const GradArgs<X, D> a) {
   using Row = LaneRow<Width>;
@@ -280,13 +281,13 @@ void layer_norm_grad(const layer_norm_grad_args& a, Context& context) {
                                    a.rstd.f32(),                      static_cast<const X*>(a.acc.data), static_cast<X*>(a.dx.data),
                                    static_cast<bf16*>(a.dx_low.data), partials,                          a.rows,
                                    chunks.size,                       a.width};
+      const unsigned blocks = unsigned(chunks.count);
       with_width(a.width, packed, [&](auto width) {
         constexpr int kWidth = decltype(width)::value;
         if constexpr (kWidth > 0) {
-          launch("layer_norm_grad", layer_norm_grad_kernel<kWidth, X, D>, dim3(unsigned(chunks.count)), kRowWarps * kWarp, 0, context, args);
+          launch("layer_norm_grad", layer_norm_grad_kernel<kWidth, X, D>, blocks, kRowWarps * kWarp, 0, context, args);
         } else {
-          launch("layer_norm_grad (general)", layer_norm_grad_general_kernel<X, D>, dim3(unsigned(chunks.count)), kGeneralThreads, 0, context,
-                 args);
+          launch("layer_norm_grad (general)", layer_norm_grad_general_kernel<X, D>, blocks, kGeneralThreads, 0, context, args);
         }
       });
     });

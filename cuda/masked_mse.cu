@@ -44,9 +44,9 @@ __device__ __forceinline__ void store_partial(const MseArgs<P, I>& a, float loss
   if (threadIdx.x == 0) a.partials[blockIdx.x] = loss;
 }
 
-// Three channels. Value k of the patch, k = (pack·32 + lane)·N + i, sits in register target[pack][i]; N divides the row of a patch, so that a
-// pack never crosses the picture's rows. Pack by pack the channel advances by 32·N mod 3: known to the compiler once the lane's first channel is
-// rotated to place 0.
+// Three channels. Value k of the patch, k = (pack·32 + lane)·N + i, sits in register target[pack][i]; N divides the row of a patch, so that
+// a pack never crosses the picture's rows. Pack by pack the channel advances by 32·N mod 3: known to the compiler once the lane's first
+// channel is rotated to place 0.
 template <int N, int kPacks, class P, class I>
 __global__ void __launch_bounds__(kThreads) masked_mse_kernel(const MseArgs<P, I> a) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -153,8 +153,8 @@ __global__ void __launch_bounds__(kThreads) masked_mse_general_kernel(const MseA
 }
 
 // loss (+)= grad_scale · factor · Σ partials, in a fixed order and float64.
-__global__ void __launch_bounds__(kThreads) mse_total_kernel(const float* __restrict__ partials, int count, const Control* control, double factor,
-                                                             float* loss, bool accumulate) {
+__global__ void __launch_bounds__(kThreads)
+    mse_total_kernel(const float* __restrict__ partials, int count, const Control* control, double factor, float* loss, bool accumulate) {
   __shared__ double shared[kThreads];
   double sum = 0.0;
 #pragma unroll 4

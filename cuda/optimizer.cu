@@ -10,7 +10,8 @@ namespace {
 constexpr int kNormThreads = 256, kNormPack = 4;
 constexpr int64_t kNormChunk = 65536;  // gradients of a block: at most 256 squares in one float32 sum
 
-// partials[block] = Σ g² of the block's chunk; float32 inside a thread, float64 from there on. grads is 16-byte aligned or `packed` is false.
+// partials[block] = Σ g² of the block's chunk; float32 inside a thread, float64 from there on. grads is 16-byte aligned or `packed` is
+// false.
 __global__ void __launch_bounds__(kNormThreads)
     norm_partials_kernel(const float* __restrict__ grads, int64_t count, bool packed, double* __restrict__ partials) {
   __shared__ double shared[kNormThreads / kWarp];
@@ -100,9 +101,9 @@ struct AdamStep {
 
 // Four elements a thread. A thread whose elements lie in one segment moves them in packs, others one by one; elements of no segment stay.
 __global__ void __launch_bounds__(kAdamThreads)
-    adamw_kernel(const Control* __restrict__ control, const float* __restrict__ report, const Segment* __restrict__ segments, int segment_count,
-                 const float* __restrict__ grads, float* __restrict__ params, bf16* __restrict__ params_low, float* __restrict__ m,
-                 float* __restrict__ v, int64_t count, bool packed, const AdamScalars scalars) {
+    adamw_kernel(const Control* __restrict__ control, const float* __restrict__ report, const Segment* __restrict__ segments,
+                 int segment_count, const float* __restrict__ grads, float* __restrict__ params, bf16* __restrict__ params_low,
+                 float* __restrict__ m, float* __restrict__ v, int64_t count, bool packed, const AdamScalars scalars) {
   if (report[3] == 0.0f) return;  // loss or norm is not finite: weights and moments stay as they are
   const int lane = threadIdx.x % kWarp;
   const int64_t at = (int64_t(blockIdx.x) * kAdamThreads + threadIdx.x) * kAdamPack;

@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(kWarp* kWarp)
 void sum_partials(Context& context, const float* partials, int64_t count, int64_t width, const Operand& first, const Operand* second) {
   const SumOutput one = {first.f32_mut(), first.accumulate()};
   const SumOutput two = second ? SumOutput{second->f32_mut(), second->accumulate()} : one;
-  launch("sum_partials", sum_partials_kernel, dim3(unsigned(ceil_div(width, kWarp)), second ? 2 : 1), kWarp * kWarp, 0, context, partials, count,
-         width, one, two);
+  const dim3 grid(unsigned(ceil_div(width, kWarp)), second ? 2 : 1);
+  launch("sum_partials", sum_partials_kernel, grid, kWarp * kWarp, 0, context, partials, count, width, one, two);
 }
 
 }}  // namespace mae::cuda

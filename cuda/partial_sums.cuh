@@ -20,6 +20,7 @@ inline RowChunks cut_rows(int64_t rows) {
 
 // partials f32 [count, outputs · width] → output i [width] (+)= Σ_c partials[c, i · width …]; an output honours kAccumulate.
 // One output, or two where `second` is given.
-void sum_partials(Context& context, const float* partials, int64_t count, int64_t width, const Operand& first, const Operand* second = nullptr);
+void sum_partials(Context& context, const float* partials, int64_t count, int64_t width, const Operand& first,
+                  const Operand* second = nullptr);
 
 }}  // namespace mae::cuda

@@ -32,7 +32,8 @@ void patch_embed(const patch_embed_args& a, Context& context) {
        a.tokens.dtype, epilogue, context.workspace);
 }
 
-// The rows of the patches without the cls rows between them; behind them the partial sums of dcls and dbias, and in the same place later the GEMM's share.
+// The rows of the patches without the cls rows between them; behind them the partial sums of dcls and dbias, and in the same place later
+// the GEMM's share.
 size_t patch_embed_grad_workspace(const patch_embed_grad_args& a) {
   const size_t product = gemm_workspace(GemmLayout::TN, a.patches.dtype, a.width_out, a.patch_dim, a.batch * a.visible);
   const size_t sums = patch_compact_workspace(a);
@@ -47,8 +48,8 @@ void patch_embed_grad(const patch_embed_grad_args& a, Context& context) {
   patch_compact(a, compact, rest);
   GemmEpilogue epilogue;
   epilogue.accumulate = a.dw.accumulate();
-  gemm(rest, GemmLayout::TN, a.patches.dtype, a.width_out, a.patch_dim, a.batch * a.visible, compact, a.patches.data, a.dw.data, F32, epilogue,
-       rest.workspace);
+  gemm(rest, GemmLayout::TN, a.patches.dtype, a.width_out, a.patch_dim, a.batch * a.visible, compact, a.patches.data, a.dw.data, F32,
+       epilogue, rest.workspace);
 }
 
 }}  // namespace mae::cuda

@@ -20,8 +20,8 @@ struct GatherArgs {
   int width, channels, patch, width_out;
 };
 
-// One warp a token. Token 0 of a picture is its cls row; the others gather their patch, N values of one row of one channel at a time: those lie
-// `channels` apart in the picture, and the cache serves them to the other channels.
+// One warp a token. Token 0 of a picture is its cls row; the others gather their patch, N values of one row of one channel at a time: those
+// lie `channels` apart in the picture, and the cache serves them to the other channels.
 template <int N, class I, class A, class S>
 __global__ void __launch_bounds__(kWarps* kWarp) patch_gather_kernel(const GatherArgs<I, A, S> a) {
   const int lane = threadIdx.x % kWarp, row = blockIdx.x * kWarps + threadIdx.x / kWarp;

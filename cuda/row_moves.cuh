@@ -19,9 +19,9 @@ static __device__ __forceinline__ int index_at(const int32_t* indices, int b, in
 constexpr int kMoveWarps = 8, kMoveThreads = kMoveWarps * kWarp;
 constexpr int kMoveTile = 256;  // columns of a block
 
-// Block (x, y): chunk x of the rows [0, rows), columns [256·y, 256·(y + 1)). A warp takes every eighth row of the chunk, N elements an access.
-// to_low [opt]: the same rows rounded to bf16. partials f32 [chunks, kSums, width]: the chunk's sum of the rows without a destination and, with
-// kSums = 2, of those with one; null with kSums = 0.
+// Block (x, y): chunk x of the rows [0, rows), columns [256·y, 256·(y + 1)). A warp takes every eighth row of the chunk, N elements an
+// access. to_low [opt]: the same rows rounded to bf16. partials f32 [chunks, kSums, width]: the chunk's sum of the rows without a
+// destination and, with kSums = 2, of those with one; null with kSums = 0.
 template <int N, int kSums, class From, class To, class Map>
 __global__ void __launch_bounds__(kMoveThreads)
     move_rows_kernel(const From* __restrict__ from, To* __restrict__ to, bf16* __restrict__ to_low, float* __restrict__ partials, int rows,
@@ -102,8 +102,8 @@ void move_rows(const char* name, Context& context, const From* from, To* to, bf1
   const dim3 grid(unsigned(chunks.count), unsigned(ceil_div(width, kMoveTile)));
   float* partials = kSums > 0 ? static_cast<float*>(context.workspace) : nullptr;
   const bool packed = width % 4 == 0 && aligned(16, from, to, to_low);
-  launch(name, packed ? move_rows_kernel<4, kSums, From, To, Map> : move_rows_kernel<1, kSums, From, To, Map>, grid, kMoveThreads, 0, context,
-         from, to, to_low, partials, int(rows), int(chunks.size), int(width), map);
+  const auto kernel = packed ? move_rows_kernel<4, kSums, From, To, Map> : move_rows_kernel<1, kSums, From, To, Map>;
+  launch(name, kernel, grid, kMoveThreads, 0, context, from, to, to_low, partials, int(rows), int(chunks.size), int(width), map);
   if (kSums > 0) sum_partials(context, partials, chunks.count, width, *unplaced, placed);
 }
 

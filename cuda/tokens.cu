@@ -111,7 +111,8 @@ void select_tokens(const select_tokens_args& a, Context& context) {
   const SelectMap map = {a.ids.i32(), int(a.patches), int(a.first), int(a.count)};
   with_type(a.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    move_rows<0>("select_tokens", context, static_cast<const T*>(a.x.data), static_cast<T*>(a.y.data), nullptr, a.batch * a.count, a.width, map);
+    const T* x = static_cast<const T*>(a.x.data);
+    move_rows<0>("select_tokens", context, x, static_cast<T*>(a.y.data), nullptr, a.batch * a.count, a.width, map);
   });
 }
 
@@ -121,8 +122,9 @@ void select_tokens_grad(const select_tokens_grad_args& a, Context& context) {
   const SelectGradMap map = {a.restore.i32(), int(a.patches), int(a.first), int(a.count)};
   with_type(a.dx.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    move_rows<0>("select_tokens_grad", context, static_cast<const T*>(a.dy.data), static_cast<T*>(a.dx.data), static_cast<bf16*>(a.dx_low.data),
-                 a.batch * (a.patches + 1), a.width, map);
+    const T* dy = static_cast<const T*>(a.dy.data);
+    bf16* dx_low = static_cast<bf16*>(a.dx_low.data);
+    move_rows<0>("select_tokens_grad", context, dy, static_cast<T*>(a.dx.data), dx_low, a.batch * (a.patches + 1), a.width, map);
   });
 }
 
