@@ -5,7 +5,7 @@
 namespace mae { namespace cuda {
 namespace {
 
-constexpr int kPack = 4;           // elements of an access: 16 bytes of f32, 8 of bf16
+constexpr int kRowPack = 4;           // elements of an access: 16 bytes of f32, 8 of bf16
 constexpr int kRowWarps = 4;       // warps of a block where a warp has a row
 constexpr int kGeneralThreads = 256;
 
@@ -13,10 +13,10 @@ constexpr int kGeneralThreads = 256;
 // pack exists in some lanes only.
 template <int Width>
 struct LaneRow {
-  static_assert(Width % kPack == 0, "a row is whole packs");
-  static constexpr int kPacks = ceil_div(Width, kWarp * kPack);
-  static __device__ __forceinline__ int column(int pack, int lane) { return (pack * kWarp + lane) * kPack; }
-  static __device__ __forceinline__ bool has(int pack, int lane) { return Width % (kWarp * kPack) == 0 || column(pack, lane) < Width; }
+  static_assert(Width % kRowPack == 0, "a row is whole packs");
+  static constexpr int kPacks = ceil_div(Width, kWarp * kRowPack);
+  static __device__ __forceinline__ int column(int pack, int lane) { return (pack * kWarp + lane) * kRowPack; }
+  static __device__ __forceinline__ bool has(int pack, int lane) { return Width % (kWarp * kRowPack) == 0 || column(pack, lane) < Width; }
 };
 
 template <int Width, class X, class Y>
@@ -30,14 +30,14 @@ __global__ void __launch_bounds__(kRowWarps* kWarp)
   x += row * Width;
   y += row * Width;
 
-  float v[Row::kPacks][kPack];
+  float v[Row::kPacks][kRowPack];
   float sum = 0.0f;
 #pragma unroll
   for (int p = 0; p < Row::kPacks; ++p) {
     if (!Row::has(p, lane)) continue;
     load(x + Row::column(p, lane), v[p]);
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) sum += v[p][i];
+    for (int i = 0; i < kRowPack; ++i) sum += v[p][i];
   }
   const float mu = warp_sum(sum) * (1.0f / Width);
   float squares = 0.0f;
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarp)
   for (int p = 0; p < Row::kPacks; ++p) {
     if (!Row::has(p, lane)) continue;
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) {
+    for (int i = 0; i < kRowPack; ++i) {
       v[p][i] -= mu;
       squares += v[p][i] * v[p][i];
     }
@@ -54,11 +54,11 @@ __global__ void __launch_bounds__(kRowWarps* kWarp)
 #pragma unroll
   for (int p = 0; p < Row::kPacks; ++p) {
     if (!Row::has(p, lane)) continue;
-    float w[kPack], b[kPack];
+    float w[kRowPack], b[kRowPack];
     load(weight + Row::column(p, lane), w);
     load(bias + Row::column(p, lane), b);
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) v[p][i] = v[p][i] * r * w[i] + b[i];
+    for (int i = 0; i < kRowPack; ++i) v[p][i] = v[p][i] * r * w[i] + b[i];
     store(y + Row::column(p, lane), v[p]);
   }
   if (lane == 0) {
@@ -156,12 +156,12 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t begin = blockIdx.x * a.chunk_rows, end = min(begin + a.chunk_rows, a.rows);
 
-  float dweight[Row::kPacks][kPack] = {}, dbias[Row::kPacks][kPack] = {};
+  float dweight[Row::kPacks][kRowPack] = {}, dbias[Row::kPacks][kRowPack] = {};
   for (int64_t row = begin + warp; row < end; row += kRowWarps) {
     const float mu = a.mean[row], r = a.rstd[row];
     const X* x = a.x + row * Width;
     const D* dy = a.dy + row * Width;
-    float x_hat[Row::kPacks][kPack], g[Row::kPacks][kPack];
+    float x_hat[Row::kPacks][kRowPack], g[Row::kPacks][kRowPack];
 #pragma unroll
     for (int p = 0; p < Row::kPacks; ++p) {
       if (!Row::has(p, lane)) continue;
@@ -172,10 +172,10 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
 #pragma unroll
     for (int p = 0; p < Row::kPacks; ++p) {
       if (!Row::has(p, lane)) continue;
-      float w[kPack];
+      float w[kRowPack];
       load(a.weight + Row::column(p, lane), w);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) {
+      for (int i = 0; i < kRowPack; ++i) {
         x_hat[p][i] = (x_hat[p][i] - mu) * r;
         dbias[p][i] += g[p][i];
         dweight[p][i] += g[p][i] * x_hat[p][i];
@@ -189,14 +189,14 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
     for (int p = 0; p < Row::kPacks; ++p) {
       if (!Row::has(p, lane)) continue;
       const int64_t at = row * Width + Row::column(p, lane);
-      float dx[kPack];
+      float dx[kRowPack];
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) dx[i] = r * (g[p][i] - mean_g - x_hat[p][i] * mean_gx);
+      for (int i = 0; i < kRowPack; ++i) dx[i] = r * (g[p][i] - mean_g - x_hat[p][i] * mean_gx);
       if (a.acc) {
-        float acc[kPack];
+        float acc[kRowPack];
         load(a.acc + at, acc);
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) dx[i] += acc[i];
+        for (int i = 0; i < kRowPack; ++i) dx[i] += acc[i];
       }
       store(a.dx + at, dx);
       if (a.dx_low) store(a.dx_low + at, dx);
@@ -213,11 +213,11 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
         if (!Row::has(p, lane)) continue;
         float* to[2] = {sums[0] + Row::column(p, lane), sums[1] + Row::column(p, lane)};
         if (turn > 0) {
-          float before[2][kPack];
+          float before[2][kRowPack];
           load(to[0], before[0]);
           load(to[1], before[1]);
 #pragma unroll
-          for (int i = 0; i < kPack; ++i) dweight[p][i] += before[0][i], dbias[p][i] += before[1][i];
+          for (int i = 0; i < kRowPack; ++i) dweight[p][i] += before[0][i], dbias[p][i] += before[1][i];
         }
         store(to[0], dweight[p]);
         store(to[1], dbias[p]);
@@ -226,8 +226,8 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
     __syncthreads();
   }
   float* partial = a.partials + int64_t(blockIdx.x) * 2 * Width;
-  for (int i = threadIdx.x * kPack; i < 2 * Width; i += kRowWarps * kWarp * kPack) {
-    float v[kPack];
+  for (int i = threadIdx.x * kRowPack; i < 2 * Width; i += kRowWarps * kWarp * kRowPack) {
+    float v[kRowPack];
     load(&sums[0][0] + i, v);
     store(partial + i, v);
   }

@@ -6,7 +6,7 @@
 namespace mae { namespace cuda {
 namespace {
 
-constexpr int kWarps = 8, kThreads = kWarps * kWarp;
+constexpr int kMseWarps = 8, kMseThreads = kMseWarps * kWarp;
 constexpr int kBlockRows = 32;  // predicted patches of a block, four a warp
 
 template <class P, class I>
@@ -40,7 +40,7 @@ __device__ __forceinline__ int64_t patch_of_row(const MseArgs<P, I>& a, int row)
 template <class P, class I>
 __device__ __forceinline__ void store_partial(const MseArgs<P, I>& a, float loss) {
   __shared__ float shared[kWarp];
-  loss = block_sum<kThreads>(loss, shared);
+  loss = block_sum<kMseThreads>(loss, shared);
   if (threadIdx.x == 0) a.partials[blockIdx.x] = loss;
 }
 
@@ -48,7 +48,7 @@ __device__ __forceinline__ void store_partial(const MseArgs<P, I>& a, float loss
 // a pack never crosses the picture's rows. Pack by pack the channel advances by 32·N mod 3: known to the compiler once the lane's first
 // channel is rotated to place 0.
 template <int N, int kPacks, class P, class I>
-__global__ void __launch_bounds__(kThreads) masked_mse_kernel(const MseArgs<P, I> a) {
+__global__ void __launch_bounds__(kMseThreads) masked_mse_kernel(const MseArgs<P, I> a) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   float scale[3], shift[3];
 #pragma unroll
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) masked_mse_kernel(const MseArgs<P, I
 
   float loss = 0.0f;
   const int begin = blockIdx.x * kBlockRows, end = min(begin + kBlockRows, a.rows);
-  for (int row = begin + warp; row < end; row += kWarps) {
+  for (int row = begin + warp; row < end; row += kMseWarps) {
     const int64_t at = int64_t(row) * a.dim + lane * N, origin = patch_of_row(a, row);
     if (origin < 0) {
       const float zeros[N] = {};
@@ -120,12 +120,12 @@ __global__ void __launch_bounds__(kThreads) masked_mse_kernel(const MseArgs<P, I
 
 // Any number of channels and any patch: value by value, the target computed again in each pass (the picture comes from the cache).
 template <class P, class I>
-__global__ void __launch_bounds__(kThreads) masked_mse_general_kernel(const MseArgs<P, I> a) {
+__global__ void __launch_bounds__(kMseThreads) masked_mse_general_kernel(const MseArgs<P, I> a) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const float slope = a.control->grad_scale * a.slope;
   float loss = 0.0f;
   const int begin = blockIdx.x * kBlockRows, end = min(begin + kBlockRows, a.rows);
-  for (int row = begin + warp; row < end; row += kWarps) {
+  for (int row = begin + warp; row < end; row += kMseWarps) {
     const int64_t at = int64_t(row) * a.dim, origin = patch_of_row(a, row);
     if (origin < 0) {
       for (int k = lane; a.dpred && k < a.dim; k += kWarp) a.dpred[at + k] = from_float<P>(0.0f);
@@ -153,14 +153,14 @@ __global__ void __launch_bounds__(kThreads) masked_mse_general_kernel(const MseA
 }
 
 // loss (+)= grad_scale · factor · Σ partials, in a fixed order and float64.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kMseThreads)
     mse_total_kernel(const float* __restrict__ partials, int count, const Control* control, double factor, float* loss, bool accumulate) {
-  __shared__ double shared[kThreads];
+  __shared__ double shared[kMseThreads];
   double sum = 0.0;
 #pragma unroll 4
-  for (int i = threadIdx.x; i < count; i += kThreads) sum += double(partials[i]);
+  for (int i = threadIdx.x; i < count; i += kMseThreads) sum += double(partials[i]);
   shared[threadIdx.x] = sum;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
+  for (int half = kMseThreads / 2; half > 0; half /= 2) {
     __syncthreads();
     if (int(threadIdx.x) < half) shared[threadIdx.x] += shared[threadIdx.x + half];
   }
@@ -197,11 +197,11 @@ void run(const masked_mse_args& a, Context& context) {
   const dim3 grid(unsigned(blocks_of(a)));
   const bool three = a.channels == 3 && aligned(16, a.pred.f32(), a.images.f32(), a.dpred.f32());
   const auto packs = [&](int n) { return three && run % n == 0 && pitch % n == 0 ? ceil_div(dim, kWarp * n) : INT64_MAX; };
-  if (packs(4) <= 6) launch("masked_mse", masked_mse_kernel<4, 6, P, I>, grid, kThreads, 0, context, args);
-  else if (packs(4) <= 24) launch("masked_mse", masked_mse_kernel<4, 24, P, I>, grid, kThreads, 0, context, args);
-  else if (packs(2) <= 10) launch("masked_mse", masked_mse_kernel<2, 10, P, I>, grid, kThreads, 0, context, args);
-  else launch("masked_mse (general)", masked_mse_general_kernel<P, I>, grid, kThreads, 0, context, args);
-  launch("masked_mse (total)", mse_total_kernel, 1, kThreads, 0, context, args.partials, int(grid.x), args.control,
+  if (packs(4) <= 6) launch("masked_mse", masked_mse_kernel<4, 6, P, I>, grid, kMseThreads, 0, context, args);
+  else if (packs(4) <= 24) launch("masked_mse", masked_mse_kernel<4, 24, P, I>, grid, kMseThreads, 0, context, args);
+  else if (packs(2) <= 10) launch("masked_mse", masked_mse_kernel<2, 10, P, I>, grid, kMseThreads, 0, context, args);
+  else launch("masked_mse (general)", masked_mse_general_kernel<P, I>, grid, kMseThreads, 0, context, args);
+  launch("masked_mse (total)", mse_total_kernel, 1, kMseThreads, 0, context, args.partials, int(grid.x), args.control,
          1.0 / (double(dim) * double(a.counted)), a.loss.f32_mut(), a.loss.accumulate());
 }
 

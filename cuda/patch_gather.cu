@@ -6,7 +6,7 @@
 namespace mae { namespace cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kGatherWarps = 8;
 
 template <class I, class A, class S>
 struct GatherArgs {
@@ -23,8 +23,8 @@ struct GatherArgs {
 // One warp a token. Token 0 of a picture is its cls row; the others gather their patch, N values of one row of one channel at a time: those
 // lie `channels` apart in the picture, and the cache serves them to the other channels.
 template <int N, class I, class A, class S>
-__global__ void __launch_bounds__(kWarps* kWarp) patch_gather_kernel(const GatherArgs<I, A, S> a) {
-  const int lane = threadIdx.x % kWarp, row = blockIdx.x * kWarps + threadIdx.x / kWarp;
+__global__ void __launch_bounds__(kGatherWarps* kWarp) patch_gather_kernel(const GatherArgs<I, A, S> a) {
+  const int lane = threadIdx.x % kWarp, row = blockIdx.x * kGatherWarps + threadIdx.x / kWarp;
   if (row >= a.rows) return;
   const int b = row / (a.visible + 1), token = row % (a.visible + 1);
   if (token == 0) {
@@ -68,7 +68,7 @@ void gather(const patch_embed_args& a, Context& context) {
                                     int(a.width_out)};
   const bool packed = aligned(16, args.patches);
   const auto run = [&](auto* kernel) {
-    launch("patch_gather", kernel, dim3(unsigned(ceil_div(args.rows, kWarps))), kWarps * kWarp, 0, context, args);
+    launch("patch_gather", kernel, dim3(unsigned(ceil_div(args.rows, kGatherWarps))), kGatherWarps * kWarp, 0, context, args);
   };
   if (packed && a.patch % 4 == 0) run(patch_gather_kernel<4, I, A, S>);
   else if (packed && a.patch % 2 == 0) run(patch_gather_kernel<2, I, A, S>);

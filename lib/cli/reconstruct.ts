@@ -10,7 +10,7 @@ import { writeFileAtomic } from '../io/atomic';
 import { describeWeights } from '../io/weightsReport';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { findCheckpoint } from '../train/checkpoint';
-import { firstPictures, reconstructions } from '../train/evaluation';
+import { somePictures, reconstructions } from '../train/evaluation';
 import type { StatisticsSource } from '../view/patchStatistics';
 import { maskRatioLadder, reconstructionGrid } from '../view/reconstruction';
 import { positiveInteger } from './pack';
@@ -74,7 +74,7 @@ async function draw(model: MaskedAutoencoder, pictures: readonly string[], flags
   }
   const dataset = open(pictures);
   const { imageSize, inChans } = model.config;
-  const images = await firstPictures(model, dataset, flags.count, 'stop');
+  const images = await somePictures(model, dataset, flags.count, { spread: false, broken: 'stop' });
   const shape = { height: imageSize[0], width: imageSize[1], channels: inChans };
   const at = (maskRatio?: number) => reconstructions(model, images, { maskRatio, statistics: flags.statistics });
   if (!flags.ladder) {

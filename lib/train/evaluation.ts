@@ -20,18 +20,18 @@ export async function validationLoss(model: MaskedAutoencoder, dataset: Dataset,
   return sum / dataset.length;
 }
 
-/** The first pictures of a data set as the model takes them. uint8 [count, H, W, C] */
-export async function firstPictures(
+/** Some pictures of a data set as the model takes them, in its order or spread over it (the same ones every time). uint8 [count, H, W, C] */
+export async function somePictures(
   model: MaskedAutoencoder,
   dataset: Dataset,
   count: number,
-  broken: 'replace' | 'stop' = 'replace',
+  { spread, broken = 'replace' }: { spread: boolean; broken?: 'replace' | 'stop' },
 ): Promise<Uint8Array> {
   const loader = new Loader(dataset, {
     batchSize: Math.min(count, dataset.length),
     imageSize: model.config.imageSize,
     epochs: 1,
-    shuffle: false,
+    shuffle: spread,
     augment: 'eval',
     copy: true,
     broken,

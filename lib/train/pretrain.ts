@@ -11,7 +11,7 @@ import type { StepResult, TrainStep } from '../nn/trainStep';
 import { cosineSchedule, type Schedule } from '../optim/schedule';
 import { TrainingProgress, type ProgressStream } from '../view/progress';
 import { type CheckpointState, loadCheckpoint, saveCheckpoint } from './checkpoint';
-import { firstPictures, reconstructionPicture, validationLoss } from './evaluation';
+import { somePictures, reconstructionPicture, validationLoss } from './evaluation';
 import { modelOptions, type PretrainOptions, type ResolvedOptions, resolveOptions } from './options';
 import { resumePoint, RunFolder } from './runFolder';
 import { describePlan } from './summary';
@@ -59,7 +59,7 @@ export interface PretrainResult {
 }
 
 /** Pictures in the grid of reconstructions. */
-const SHOWN = 9;
+const SHOWN = 12;
 
 /**
  * Pre-trains a model and keeps everything that a run needs in `out`.
@@ -307,7 +307,7 @@ class Pretraining {
 
   private rates(loader: Loader): { imagesPerSecond?: number; dataWait?: number } {
     const { from, images, waitedBefore } = this.speed;
-    if (from === 0 || images === 0) return {};
+    if (from === 0 || images < 3 * this.step.effectiveBatch) return {};
     const elapsed = performance.now() - from;
     return { imagesPerSecond: (1000 * images) / elapsed, dataWait: (loader.waitMs - waitedBefore) / elapsed };
   }
@@ -337,7 +337,7 @@ class Pretraining {
     await this.settled;
     // Float pictures have no colours to look at.
     if (this.failure || this.dataset.dtype !== 'uint8' || this.model.config.inChans !== 3) return;
-    this.shown ??= await firstPictures(this.model, this.validation ?? this.dataset, SHOWN);
+    this.shown ??= await somePictures(this.model, this.validation ?? this.dataset, SHOWN, { spread: true });
     this.lastReconstructions = await this.folder?.writeReconstructions(step, await reconstructionPicture(this.model, this.shown));
     await this.writeCurve();
   }

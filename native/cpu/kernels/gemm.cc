@@ -126,12 +126,12 @@ void pack_a(const Run& run, float* out, int64_t row, int rows, int64_t k, int64_
   const Gemm& g = run.g;
   const T* a = static_cast<const T*>(g.a.data);
   if (g.a.k_contiguous) return copy_rows<Pairs>(out, a + row * g.k + k, g.k, rows, count);
-  if (!g.row_sums || !with_sums) return pack_columns<Pairs>(out, a + k * g.m + row, g.m, rows, count, nullptr);
+  if (!g.row_sums || !with_sums) return pack_columns<Pairs>(out, a + k * g.m + row, g.m, rows, g.m - row, count, nullptr);
   float* const total = (run.partial_sums ? run.partial_sums + split * g.m : g.row_sums) + row;
   const bool resume = !first || (g.accumulate_row_sums && !run.partial_sums);
-  float sums[kGroup * kRowStride] = {};
+  alignas(64) float sums[kGroup * kRowStride] = {};
   if (resume) for (int r = 0; r < rows; ++r) sums[r / kRows * kRowStride + r % kRows] = total[r];
-  pack_columns<Pairs>(out, a + k * g.m + row, g.m, rows, count, sums);
+  pack_columns<Pairs>(out, a + k * g.m + row, g.m, rows, g.m - row, count, sums);
   for (int r = 0; r < rows; ++r) total[r] = sums[r / kRows * kRowStride + r % kRows];
 }
 

@@ -124,26 +124,31 @@ static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
   }
 }
 
-// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride]. Where `sums` is not
-// null, sums[panel][kRowStride] += Σ_k of each row of A.
+// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride], whose lanes from kRows on
+// hold anything. `readable` ≥ rows: what may be read from each row. Where `sums` is not null, sums[panel][kRowStride] += Σ_k of each row of A.
 template <bool Pairs, class T>
-static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t k, float* sums) {
+static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t readable, int64_t k, float* sums) {
   const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
+  float one = 1;
+  if (Pairs) memcpy(&one, "\x80\x3f\x80\x3f", 4);  // 1 as a pair of bf16
   for (int64_t w = 0; w < words; ++w, a += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? a + ld : nullptr;
+    const auto read = [&](int64_t i, auto n) {
+      if constexpr (Pairs) return pair_rows(a + i, next ? next + i : nullptr, n);
+      else return load(a + i, n);
+    };
     float* to = out + w * kRowStride;
     float* sum = sums;
-    for (int row = 0; row < rows; row += kRows, to += words * kRowStride, sum += sums ? kRowStride : 0) {
-      const int present = rows - row < kRows ? rows - row : kRows;
-      for_lanes(present, [&](int64_t i, auto n) {
-        vf read;
-        if constexpr (Pairs) read = pair_rows(a + row + i, next ? next + row + i : nullptr, n);
-        else read = load(a + row + i, n);
-        store(to + i, read);
-        if (!sums) return;
-        if constexpr (Pairs) read = (vf)((vu)read << 16) + (vf)((vu)read & 0xffff0000u);
-        store(sum + i, load(sum + i) + read);
-      });
+    for (int64_t row = 0; row < rows; row += kRows, to += words * kRowStride) {
+#pragma GCC unroll 2
+      for (int64_t i = 0; i < kRowStride; i += kLanes) {
+        const int64_t left = readable - row - i;
+        if (left <= 0) break;
+        const vf v = left >= kLanes ? read(row + i, Full{}) : read(row + i, Part{int(left)});
+        store(to + i, v);
+        if (sums) store(sum + i, multiply_add<Pairs>(load(sum + i), one, v));
+      }
+      if (sums) sum += kRowStride;
     }
   }
 }
