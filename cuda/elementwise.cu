@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kElementThreads) add_kernel(const T* a, const 
   });
 }
 
-dim3 grid_for(int64_t count) { return dim3(unsigned(ceil_div(count, kElementThreads * kThreadElements))); }
+dim3 elements_grid(int64_t count) { return dim3(unsigned(ceil_div(count, kElementThreads * kThreadElements))); }
 
 }  // namespace
 
@@ -52,8 +52,8 @@ void cast(const cast_args& a, Context& context) {
     with_type(a.y.dtype, [&](auto y_tag) {
       using X = typename decltype(x_tag)::type;
       using Y = typename decltype(y_tag)::type;
-      launch("cast", cast_kernel<X, Y>, grid_for(a.count), kElementThreads, 0, context, static_cast<const X*>(a.x.data), static_cast<Y*>(a.y.data),
-             a.count, packed);
+      launch("cast", cast_kernel<X, Y>, elements_grid(a.count), kElementThreads, 0, context, static_cast<const X*>(a.x.data),
+             static_cast<Y*>(a.y.data), a.count, packed);
     });
   });
 }
@@ -64,7 +64,7 @@ void add(const add_args& args, Context& context) {
   const bool packed = aligned(16, args.a.f32(), args.b.f32(), args.y.f32());
   with_type(args.y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch("add", add_kernel<T>, grid_for(args.count), kElementThreads, 0, context, static_cast<const T*>(args.a.data),
+    launch("add", add_kernel<T>, elements_grid(args.count), kElementThreads, 0, context, static_cast<const T*>(args.a.data),
            static_cast<const T*>(args.b.data), static_cast<T*>(args.y.data), args.count, packed);
   });
 }

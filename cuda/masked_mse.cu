@@ -1,4 +1,6 @@
 // Masked mean squared error on pixels (paper 3), with its gradient. One warp a predicted patch; the target comes straight from the picture.
+#include <limits.h>
+
 #include "../native/shared/control.h"
 #include "../native/shared/patches.h"
 #include "common.cuh"
@@ -170,39 +172,44 @@ __global__ void __launch_bounds__(kMseThreads)
 int64_t blocks_of(const masked_mse_args& a) { return ceil_div(a.batch * a.count, kBlockRows); }
 
 template <class P, class I>
-void run(const masked_mse_args& a, Context& context) {
-  const int64_t dim = a.patch * a.patch * a.channels, run = a.patch * a.channels, pitch = a.width * a.channels;
-  const MseArgs<P, I> args = {static_cast<const P*>(a.pred.data),
-                              static_cast<const I*>(a.images.data),
-                              a.ids.i32(),
-                              a.scale.f32(),
-                              a.shift.f32(),
-                              a.mask.f32(),
-                              static_cast<const Control*>(a.control.data),
-                              static_cast<P*>(a.dpred.data),
-                              static_cast<float*>(context.workspace),
-                              int(a.batch * a.count),
-                              int(a.count),
-                              int(a.first),
-                              int((a.height / a.patch) * (a.width / a.patch)),
-                              a.height * pitch,
-                              int(a.width),
-                              int(a.channels),
-                              int(a.patch),
-                              int(dim),
-                              int(run),
-                              int(pitch),
-                              float(2.0 / (double(dim) * double(a.counted))),
-                              a.norm_pix != 0};
+MseArgs<P, I> mse_args(const masked_mse_args& a, const Context& context) {
+  const int64_t dim = a.patch * a.patch * a.channels, pitch = a.width * a.channels;
+  return {static_cast<const P*>(a.pred.data),
+          static_cast<const I*>(a.images.data),
+          a.ids.i32(),
+          a.scale.f32(),
+          a.shift.f32(),
+          a.mask.f32(),
+          static_cast<const Control*>(a.control.data),
+          static_cast<P*>(a.dpred.data),
+          static_cast<float*>(context.workspace),
+          int(a.batch * a.count),
+          int(a.count),
+          int(a.first),
+          int((a.height / a.patch) * (a.width / a.patch)),
+          a.height * pitch,
+          int(a.width),
+          int(a.channels),
+          int(a.patch),
+          int(dim),
+          int(a.patch * a.channels),
+          int(pitch),
+          float(2.0 / (double(dim) * double(a.counted))),
+          a.norm_pix != 0};
+}
+
+template <class P, class I>
+void run_masked_mse(const masked_mse_args& a, Context& context) {
+  const MseArgs<P, I> args = mse_args<P, I>(a, context);
   const dim3 grid(unsigned(blocks_of(a)));
   const bool three = a.channels == 3 && aligned(16, a.pred.f32(), a.images.f32(), a.dpred.f32());
-  const auto packs = [&](int n) { return three && run % n == 0 && pitch % n == 0 ? ceil_div(dim, kWarp * n) : INT64_MAX; };
+  const auto packs = [&](int n) { return three && args.run % n == 0 && args.pitch % n == 0 ? ceil_div(args.dim, kWarp * n) : INT_MAX; };
   if (packs(4) <= 6) launch("masked_mse", masked_mse_kernel<4, 6, P, I>, grid, kMseThreads, 0, context, args);
   else if (packs(4) <= 24) launch("masked_mse", masked_mse_kernel<4, 24, P, I>, grid, kMseThreads, 0, context, args);
   else if (packs(2) <= 10) launch("masked_mse", masked_mse_kernel<2, 10, P, I>, grid, kMseThreads, 0, context, args);
   else launch("masked_mse (general)", masked_mse_general_kernel<P, I>, grid, kMseThreads, 0, context, args);
   launch("masked_mse (total)", mse_total_kernel, 1, kMseThreads, 0, context, args.partials, int(grid.x), args.control,
-         1.0 / (double(dim) * double(a.counted)), a.loss.f32_mut(), a.loss.accumulate());
+         1.0 / (double(args.dim) * double(a.counted)), a.loss.f32_mut(), a.loss.accumulate());
 }
 
 }  // namespace
@@ -213,8 +220,8 @@ size_t masked_mse_workspace(const masked_mse_args& a) { return size_t(blocks_of(
 void masked_mse(const masked_mse_args& a, Context& context) {
   with_type(a.pred.dtype, [&](auto tag) {
     using P = typename decltype(tag)::type;
-    if (a.images.dtype == U8) run<P, uint8_t>(a, context);
-    else run<P, float>(a, context);
+    if (a.images.dtype == U8) run_masked_mse<P, uint8_t>(a, context);
+    else run_masked_mse<P, float>(a, context);
   });
 }
 
