@@ -18,13 +18,13 @@ using Handle = void*;
 using Object = void*;  // matmul descriptor, matrix layout or preference
 using Status = int;    // cublasStatus_t; 0: success
 
-constexpr int kDataF32 = 0, kDataBf16 = 14;                                     // cudaDataType
-constexpr int kCompute32F = 68;                                                 // CUBLAS_COMPUTE_32F: never TF32
-constexpr int32_t kOpN = 0, kOpT = 1;                                           // cublasOperation_t
-constexpr int kDescTransA = 3, kDescTransB = 4, kDescEpilogue = 7;              // cublasLtMatmulDescAttributes_t
+constexpr int kDataF32 = 0, kDataBf16 = 14;                         // cudaDataType
+constexpr int kCompute32F = 68;                                     // CUBLAS_COMPUTE_32F: never TF32
+constexpr int32_t kOpN = 0, kOpT = 1;                               // cublasOperation_t
+constexpr int kDescTransA = 3, kDescTransB = 4, kDescEpilogue = 7;  // cublasLtMatmulDescAttributes_t
 constexpr int kDescBiasPointer = 8, kDescBiasType = 26;
-constexpr uint32_t kEpilogueBias = 4;                                           // cublasLtEpilogue_t
-constexpr int kPrefWorkspaceBytes = 1, kPrefAlignmentA = 5;                     // cublasLtMatmulPreferenceAttributes_t; then B, C, D
+constexpr uint32_t kEpilogueBias = 4;                        // cublasLtEpilogue_t
+constexpr int kPrefWorkspaceBytes = 1, kPrefAlignmentA = 5;  // cublasLtMatmulPreferenceAttributes_t; after A come B, C, D
 
 struct HeuristicResult {  // cublasLtMatmulHeuristicResult_t
   CublasLtAlgorithm algorithm;
@@ -46,9 +46,11 @@ struct Library {
   Status (*preference_create)(Object*);
   Status (*preference_set)(Object, int attribute, const void*, size_t);
   Status (*preference_destroy)(Object);
-  Status (*heuristic)(Handle, Object desc, Object a, Object b, Object c, Object d, Object preference, int most, HeuristicResult*, int* count);
-  Status (*multiply)(Handle, Object desc, const void* alpha, const void* a, Object layout_a, const void* b, Object layout_b, const void* beta,
-                     const void* c, Object layout_c, void* d, Object layout_d, const void* algorithm, void* workspace, size_t bytes, void* stream);
+  Status (*heuristic)(Handle, Object desc, Object a, Object b, Object c, Object d, Object preference, int most, HeuristicResult*,
+                      int* count);
+  Status (*multiply)(Handle, Object desc, const void* alpha, const void* a, Object layout_a, const void* b, Object layout_b,
+                     const void* beta, const void* c, Object layout_c, void* d, Object layout_d, const void* algorithm, void* workspace,
+                     size_t workspace_bytes, void* stream);
   bool complete;
   std::string description;
 };
@@ -75,7 +77,8 @@ Library open_library() {
     return lib;
   }
   lib.complete = find(opened, "cublasLtCreate", &lib.create) && find(opened, "cublasLtGetVersion", &lib.version) &&
-                 find(opened, "cublasLtMatmulDescCreate", &lib.desc_create) && find(opened, "cublasLtMatmulDescSetAttribute", &lib.desc_set) &&
+                 find(opened, "cublasLtMatmulDescCreate", &lib.desc_create) &&
+                 find(opened, "cublasLtMatmulDescSetAttribute", &lib.desc_set) &&
                  find(opened, "cublasLtMatmulDescDestroy", &lib.desc_destroy) &&
                  find(opened, "cublasLtMatrixLayoutCreate", &lib.layout_create) &&
                  find(opened, "cublasLtMatrixLayoutDestroy", &lib.layout_destroy) &&
@@ -88,8 +91,8 @@ Library open_library() {
     return lib;
   }
   const size_t version = lib.version();  // 130100: 13.1.0
-  lib.description = std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100) + " (" +
-                    name + ")";
+  lib.description = std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100) +
+                    " (" + name + ")";
   return lib;
 }
 
@@ -162,7 +165,8 @@ class Descriptors {
     for (int i = 0; i < 4; ++i) {
       uint32_t alignment = 256;
       while (reinterpret_cast<uintptr_t>(addresses[i]) % alignment) alignment /= 2;
-      check_status(lib.preference_set(preference, kPrefAlignmentA + i, &alignment, sizeof alignment), "cublasLtMatmulPreferenceSetAttribute");
+      check_status(lib.preference_set(preference, kPrefAlignmentA + i, &alignment, sizeof alignment),
+                   "cublasLtMatmulPreferenceSetAttribute");
     }
   }
 

@@ -168,18 +168,6 @@ void run(Context& context, const Call& call, const GemmChoice& choice) {
   }
 }
 
-GemmKey key_of(const Call& call) {
-  const GemmEpilogue& e = call.epilogue;
-  int32_t bits = 0;
-  if (e.bias) bits |= kHasBias;
-  if (e.residual || e.accumulate) bits |= kHasResidual;
-  if (e.gelu) bits |= kHasGelu;
-  if (e.dgelu_pre) bits |= kHasGeluGrad;
-  if (e.a_sums) bits |= kHasColumnSums;
-  if (e.sequences.rows) bits |= kHasSequences;
-  return {int32_t(call.layout), call.operands, call.c_dtype, bits, int32_t(call.m), int32_t(call.n), int32_t(call.k)};
-}
-
 std::vector<GemmChoice> library_choices(const Call& call, int most) {
   std::vector<GemmChoice> choices;
   for (Implementation implementation : {Implementation::CublasLtBias, Implementation::CublasLt}) {
@@ -237,7 +225,7 @@ float time_choice(Context& context, const Call& call, const GemmChoice& choice, 
   return times[kRuns / 2];
 }
 
-GemmChoice contest(Context& context, const Call& call) {
+std::vector<GemmChoice> candidates(const Call& call) {
   constexpr int kLibraryAlgorithms = 8;
   std::vector<GemmChoice> choices;
   if (allowed() != Allowed::Mma && allowed() != Allowed::Own) choices = library_choices(call, kLibraryAlgorithms);
@@ -248,6 +236,10 @@ GemmChoice contest(Context& context, const Call& call) {
       if ((is_mma || allowed() != Allowed::Mma) && can_run(call, implementation)) choices.push_back({implementation, {}});
     }
   }
+  return choices;
+}
+
+GemmChoice contest(Context& context, const Call& call) {
   struct Events {
     cudaEvent_t begin = nullptr, end = nullptr;
     ~Events() {
@@ -259,7 +251,7 @@ GemmChoice contest(Context& context, const Call& call) {
   CUDA_CHECK(cudaEventCreate(&events.end));
   GemmChoice best = rule(call);
   float best_time = -1.0f;
-  for (const GemmChoice& choice : choices) {
+  for (const GemmChoice& choice : candidates(call)) {
     const float time = time_choice(context, call, choice, events.begin, events.end);
     if (time >= 0 && (best_time < 0 || time < best_time)) best = choice, best_time = time;
   }
@@ -267,7 +259,7 @@ GemmChoice contest(Context& context, const Call& call) {
 }
 
 GemmChoice choose(Context& context, const Call& call) {
-  const GemmKey key = key_of(call);
+  const GemmKey key = gemm_key(call.layout, call.operands, call.m, call.n, call.k, call.c_dtype, call.epilogue);
   if (const GemmChoice* known = find_gemm_choice(key)) {
     if (can_run(call, known->implementation)) return *known;
   }
@@ -287,6 +279,22 @@ GemmChoice choose(Context& context, const Call& call) {
 }
 
 }  // namespace
+
+GemmKey gemm_key(GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k, DType c_dtype, const GemmEpilogue& e) {
+  int32_t bits = 0;
+  if (e.bias) bits |= kHasBias;
+  if (e.residual || e.accumulate) bits |= kHasResidual;
+  if (e.gelu) bits |= kHasGelu;
+  if (e.dgelu_pre) bits |= kHasGeluGrad;
+  if (e.a_sums) bits |= kHasColumnSums;
+  if (e.sequences.rows) bits |= kHasSequences;
+  return {int32_t(layout), operands, c_dtype, bits, int32_t(m), int32_t(n), int32_t(k)};
+}
+
+std::vector<GemmChoice> gemm_candidates(GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k, const void* a, const void* b,
+                                        void* c, DType c_dtype, const GemmEpilogue& epilogue) {
+  return candidates({layout, operands, c_dtype, m, n, k, a, b, c, epilogue, nullptr});
+}
 
 size_t gemm_workspace(GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k) {
   size_t bytes = 0;

@@ -26,6 +26,21 @@ std::atomic<bool> tuning{false};
 
 }  // namespace
 
+const char* name_of(GemmImplementation implementation) {
+  switch (implementation) {
+    case GemmImplementation::Simt: return "float32 128x128";
+    case GemmImplementation::Mma128: return "mma.sync 128x128";
+    case GemmImplementation::Mma64: return "mma.sync 64x64";
+    case GemmImplementation::Wgmma256: return "wgmma 128x256";
+    case GemmImplementation::Wgmma256Cluster2: return "wgmma 128x256, clusters of 2";
+    case GemmImplementation::Wgmma128: return "wgmma 128x128 in turn";
+    case GemmImplementation::Wgmma128Cluster2: return "wgmma 128x128 in turn, clusters of 2";
+    case GemmImplementation::CublasLt: return "cuBLASLt";
+    case GemmImplementation::CublasLtBias: return "cuBLASLt with bias";
+  }
+  return "unknown";
+}
+
 const GemmChoice* find_gemm_choice(const GemmKey& key) {
   std::lock_guard<std::mutex> lock(mutex);
   const auto found = table.find(key);

@@ -36,6 +36,8 @@ enum class GemmImplementation : int32_t {
   CublasLtBias = 9,      // the same, the bias too by the library
 };
 
+const char* name_of(GemmImplementation implementation);  // "wgmma 128x256, clusters of 2"
+
 struct GemmChoice {
   GemmImplementation implementation;
   int32_t library_algorithm[16];  // cuBLASLt: its cublasLtMatmulAlgo_t, valid for the library version that made it; else zeros

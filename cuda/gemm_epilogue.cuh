@@ -1,5 +1,7 @@
 // What the GEMM kernels do with a finished tile (GemmEpilogue of gemm.cuh): eight (or four) neighbouring elements of a row at a time.
 #pragma once
+#include <type_traits>
+
 #include "common.cuh"
 #include "gemm.cuh"
 #include "gemm_maps.h"
@@ -36,6 +38,21 @@ inline EpilogueArgs epilogue_args(const GemmEpilogue& e, int64_t m, int64_t n, D
     if (fits && args.access == 1) args.access = access;
   }
   return args;
+}
+
+// Calls body(layout, kind) with both as compile-time constants, for the pairs that occur.
+template <bool kWithSequences, class F>
+void with_layout_and_kind(GemmLayout layout, int kind, F&& body) {
+  constexpr auto nt = std::integral_constant<GemmLayout, GemmLayout::NT>();
+  constexpr auto nn = std::integral_constant<GemmLayout, GemmLayout::NN>();
+  constexpr auto tn = std::integral_constant<GemmLayout, GemmLayout::TN>();
+  constexpr auto plain = std::integral_constant<int, kPlain>();
+  if (layout == GemmLayout::TN) return body(tn, plain);
+  if (layout == GemmLayout::NN) return kind == kGeluGrad ? body(nn, std::integral_constant<int, kGeluGrad>()) : body(nn, plain);
+  if constexpr (kWithSequences) {
+    if (kind == kSequences) return body(nt, std::integral_constant<int, kSequences>());
+  }
+  kind == kGelu ? body(nt, std::integral_constant<int, kGelu>()) : body(nt, plain);
 }
 
 // GELU(x) = x·Φ(x) and GELU'(x) = Φ(x) + x·φ(x), Φ and φ the standard normal distribution and density (Hendrycks & Gimpel 2016).
@@ -173,7 +190,8 @@ static __device__ __forceinline__ void gather_block(const float (&x)[4][2], floa
 // The epilogue of a warp's 16 rows × 8·kBlocks columns whose corner is (row, column); acc[block] is an m16n8 accumulator fragment.
 // kBlocks is 4 or 8. All lanes of the warp call it.
 template <int kKind, int kBlocks, int kAccess = 0>
-static __device__ __forceinline__ void finish_fragments(const EpilogueArgs& e, int64_t row, int64_t column, const float (&acc)[kBlocks][4]) {
+static __device__ __forceinline__ void finish_fragments(const EpilogueArgs& e, int64_t row, int64_t column,
+                                                        const float (&acc)[kBlocks][4]) {
   constexpr int kGroups = kBlocks / 2;  // two row halves × kBlocks / 4
   const int lane = threadIdx.x % kWarp, q = lane & 3;
   EpilogueGroup<kKind, bf16, 8, kAccess> group[kGroups];

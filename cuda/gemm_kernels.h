@@ -1,6 +1,9 @@
 // The implementations behind gemm(), as gemm.cu sees them. Each enqueues one product; gemm.cu has checked that it can.
 #pragma once
+#include <vector>
+
 #include "gemm.cuh"
+#include "gemm_choice.h"
 
 namespace mae { namespace cuda {
 
@@ -32,9 +35,15 @@ bool gemm_wgmma_fits(const GemmProblem& problem, const EpilogueArgs& epilogue, i
 // c[m, n] and a_sums[m] from the partial results of a split problem, added in the order of the splits; c f32.
 void gemm_reduce(Context& context, const GemmProblem& problem, float* c, bool accumulate);
 // sums[columns] = Σ_rows a (+ sums where `accumulate`); workspace: column_sums_workspace bytes.
-void column_sums(Context& context, const void* a, DType dtype, int64_t rows, int64_t columns, float* sums, bool accumulate, void* workspace);
+void column_sums(Context& context, const void* a, DType dtype, int64_t rows, int64_t columns, float* sums, bool accumulate,
+                 void* workspace);
 size_t column_sums_workspace(int64_t rows, int64_t columns);
 // The epilogue as a kernel of its own, for products whose library cannot do it: `product`, [m, n] in dtype of c, may be c or pre itself.
 void gemm_finish(Context& context, const void* product, DType operands, const EpilogueArgs& epilogue, int kind);
+
+// The key of a call of gemm() in the table of choices, and every choice that can compute it (what tuning times); arguments as of gemm().
+GemmKey gemm_key(GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k, DType c_dtype, const GemmEpilogue& epilogue);
+std::vector<GemmChoice> gemm_candidates(GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k, const void* a, const void* b,
+                                        void* c, DType c_dtype, const GemmEpilogue& epilogue);
 
 }}  // namespace mae::cuda

@@ -139,7 +139,10 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(MmaArgs p, EpilogueArg
 #pragma unroll
       for (int i = 0; i < kFragments; ++i) {
 #pragma unroll
-        for (int j = 0; j < 2 * kFragments; ++j) multiply(acc[i][j], a[kk & 1][i], b[kk & 1][j / 2][j % 2 * 2], b[kk & 1][j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < 2 * kFragments; ++j) {
+          const uint32_t(&pair)[4] = b[kk & 1][j / 2];
+          multiply(acc[i][j], a[kk & 1][i], pair[j % 2 * 2], pair[j % 2 * 2 + 1]);
+        }
         if (with_sums) multiply(sums[i], a[kk & 1][i], kOnes, kOnes);
       }
     }
@@ -189,14 +192,7 @@ void choose(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue
 }  // namespace
 
 void gemm_mma(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue, int kind, int tile) {
-  if (p.layout == GemmLayout::TN) return choose<GemmLayout::TN, kPlain>(context, p, epilogue, tile);
-  if (p.layout == GemmLayout::NN) {
-    if (kind == kGeluGrad) return choose<GemmLayout::NN, kGeluGrad>(context, p, epilogue, tile);
-    return choose<GemmLayout::NN, kPlain>(context, p, epilogue, tile);
-  }
-  if (kind == kGelu) return choose<GemmLayout::NT, kGelu>(context, p, epilogue, tile);
-  if (kind == kSequences) return choose<GemmLayout::NT, kSequences>(context, p, epilogue, tile);
-  choose<GemmLayout::NT, kPlain>(context, p, epilogue, tile);
+  with_layout_and_kind<true>(p.layout, kind, [&](auto layout, auto kind) { choose<layout.value, kind.value>(context, p, epilogue, tile); });
 }
 
 }}  // namespace mae::cuda

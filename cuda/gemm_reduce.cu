@@ -105,13 +105,15 @@ void gemm_reduce(Context& context, const GemmProblem& p, float* c, bool accumula
 
 size_t column_sums_workspace(int64_t rows, int64_t columns) { return ceil_div(rows, kSumRows) * columns * sizeof(float); }
 
-void column_sums(Context& context, const void* a, DType dtype, int64_t rows, int64_t columns, float* sums, bool accumulate, void* workspace) {
+void column_sums(Context& context, const void* a, DType dtype, int64_t rows, int64_t columns, float* sums, bool accumulate,
+                 void* workspace) {
   const dim3 grid(unsigned(ceil_div(columns, kSumColumns)), unsigned(ceil_div(rows, kSumRows)));
   float* partials = static_cast<float*>(workspace);
   with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const int access = columns % 4 == 0 && aligned(4 * sizeof(T), a) ? 4 : 1;
-    launch("column_sums", column_sums_kernel<T>, grid, dim3(kThreads), 0, context, static_cast<const T*>(a), rows, columns, partials, access);
+    const T* from = static_cast<const T*>(a);
+    launch("column_sums", column_sums_kernel<T>, grid, dim3(kThreads), 0, context, from, rows, columns, partials, access);
   });
   GemmProblem parts = {};
   parts.m = 1, parts.n = columns, parts.splits = int(grid.y), parts.partials = partials, parts.partial_stride = columns;

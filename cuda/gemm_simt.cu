@@ -11,7 +11,7 @@ constexpr int kThreads = 256;
 constexpr int kTile = 128;
 constexpr int kTileK = 8;
 constexpr int kBand = 8;
-constexpr int kPitch = kTile + 4;  // floats from one k to the next: a multiple of 16 bytes that spreads the transposed writes over the banks
+constexpr int kPitch = kTile + 4;  // floats from one k to the next: whole 16 bytes, transposed writes spread over the banks
 
 struct SimtArgs {
   const float* a;
@@ -122,20 +122,14 @@ void run(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue) {
   args.splits = p.splits, args.partial_stride = p.partial_stride;
   args.vector_a = (kLayout == GemmLayout::TN ? p.m : p.k) % 4 == 0 && aligned(16, p.a);
   args.vector_b = (kLayout == GemmLayout::NT ? p.k : p.n) % 4 == 0 && aligned(16, p.b);
-  launch("gemm_simt", simt_kernel<kLayout, kKind>, dim3(args.tiles_m * args.tiles_n * p.splits), dim3(kThreads), 0, context, args, epilogue);
+  const dim3 grid(args.tiles_m * args.tiles_n * p.splits);
+  launch("gemm_simt", simt_kernel<kLayout, kKind>, grid, dim3(kThreads), 0, context, args, epilogue);
 }
 
 }  // namespace
 
 void gemm_simt(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue, int kind) {
-  if (p.layout == GemmLayout::TN) return run<GemmLayout::TN, kPlain>(context, p, epilogue);
-  if (p.layout == GemmLayout::NN) {
-    if (kind == kGeluGrad) return run<GemmLayout::NN, kGeluGrad>(context, p, epilogue);
-    return run<GemmLayout::NN, kPlain>(context, p, epilogue);
-  }
-  if (kind == kGelu) return run<GemmLayout::NT, kGelu>(context, p, epilogue);
-  if (kind == kSequences) return run<GemmLayout::NT, kSequences>(context, p, epilogue);
-  run<GemmLayout::NT, kPlain>(context, p, epilogue);
+  with_layout_and_kind<true>(p.layout, kind, [&](auto layout, auto kind) { run<layout.value, kind.value>(context, p, epilogue); });
 }
 
 }}  // namespace mae::cuda

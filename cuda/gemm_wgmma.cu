@@ -239,21 +239,14 @@ CUtensorMap tensor_map(const void* matrix, int64_t rows, int64_t columns, int bo
   CUtensorMap map;
   const cuuint64_t sizes[2] = {cuuint64_t(columns), cuuint64_t(rows)}, row_bytes[1] = {cuuint64_t(columns) * 2};
   const cuuint32_t box[2] = {64, cuuint32_t(box_rows)}, strides[2] = {1, 1};
-  const CUresult result = encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix), sizes, row_bytes, box, strides,
-                                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix), sizes, row_bytes, box,
+                                         strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw Failure("MAE_CUDA", "cuTensorMapEncodeTiled failed with CUresult " + std::to_string(int(result)) + " for a bf16 matrix of " +
                                   std::to_string(rows) + " x " + std::to_string(columns));
   }
   return map;
-}
-
-int multiprocessors() {
-  int device, count;
-  CUDA_CHECK(cudaGetDevice(&device));
-  CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
 }
 
 template <GemmLayout kLayout, int kTileN, int kKind>
@@ -272,23 +265,22 @@ void run(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue, i
   const auto kernel = wgmma_kernel<kLayout, kTileN, kKind>;
   constexpr int kSharedBytes = Ring<kTileN>::kBytes + 1024;  // 1024: to start at a multiple of it
   CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
-  const int items = args.tiles_m * args.tiles_n * args.splits;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = cluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(std::min(items, multiprocessors() / cluster) * cluster);
+  config.gridDim = dim3(cluster);
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = kSharedBytes;
   config.stream = static_cast<cudaStream_t>(context.stream);
   config.attrs = &attribute, config.numAttrs = 1;
+  static int resident[3] = {};  // how many clusters of 1, of 2 blocks the GPU runs at a time
+  if (!resident[cluster]) {
+    CUDA_CHECK(cudaOccupancyMaxActiveClusters(&resident[cluster], reinterpret_cast<const void*>(kernel), &config));
+  }
+  const int items = args.tiles_m * args.tiles_n * args.splits;
+  config.gridDim = dim3(std::min(items, std::max(resident[cluster], 1)) * cluster);
   check(cudaLaunchKernelEx(&config, kernel, map_a, map_b, args, epilogue), "launching kernel gemm_wgmma", __FILE__, __LINE__);
-}
-
-template <GemmLayout kLayout, int kKind>
-void choose(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue, int tile_n, int cluster) {
-  if (tile_n == 256) run<kLayout, 256, kKind>(context, p, epilogue, cluster);
-  else run<kLayout, 128, kKind>(context, p, epilogue, cluster);
 }
 
 // Whether the current device is of compute capability 9.0 and this library holds code for it that has the kernel's body (sm_90a; any other
@@ -316,13 +308,10 @@ bool gemm_wgmma_fits(const GemmProblem& p, const EpilogueArgs& epilogue, int kin
 }
 
 void gemm_wgmma(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue, int kind, int tile_n, int cluster) {
-  if (p.layout == GemmLayout::TN) return choose<GemmLayout::TN, kPlain>(context, p, epilogue, tile_n, cluster);
-  if (p.layout == GemmLayout::NN) {
-    if (kind == kGeluGrad) return choose<GemmLayout::NN, kGeluGrad>(context, p, epilogue, tile_n, cluster);
-    return choose<GemmLayout::NN, kPlain>(context, p, epilogue, tile_n, cluster);
-  }
-  if (kind == kGelu) return choose<GemmLayout::NT, kGelu>(context, p, epilogue, tile_n, cluster);
-  choose<GemmLayout::NT, kPlain>(context, p, epilogue, tile_n, cluster);
+  with_layout_and_kind<false>(p.layout, kind, [&](auto layout, auto kind) {
+    if (tile_n == 256) run<layout.value, 256, kind.value>(context, p, epilogue, cluster);
+    else run<layout.value, 128, kind.value>(context, p, epilogue, cluster);
+  });
 }
 
 }}  // namespace mae::cuda
