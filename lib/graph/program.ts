@@ -105,7 +105,7 @@ export class Program {
     const buffers: NativeBuffer[] = [];
     const spaces = new Map<string, number>();
     for (const name of STORE_BUFFERS) {
-      if (name !== 'constants' && !store.has(name)) continue;
+      if (!store.has(name)) continue;
       spaces.set(name, SPACE.firstBuffer + buffers.length);
       buffers.push(store.buffer(name));
     }

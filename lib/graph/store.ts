@@ -69,7 +69,7 @@ export class Store {
     return this.parameters.reduce((sum, parameter) => sum + size(parameter.shape), 0);
   }
 
-  has(buffer: StoreBuffer): boolean {
+  has(buffer: StoreBuffer | 'constants'): boolean {
     return this.buffers.has(buffer);
   }
 
