@@ -22,6 +22,26 @@ static inline RowPair map_row(const Epilogue& e, int64_t row) {
   return {row + b + 1, 1 + (e.ids ? e.ids[b * e.id_stride + j] : j)};
 }
 
+// Asks for `rows` rows of `bytes` bytes, `ld` bytes apart.
+static inline void fetch_rows(const void* from, int64_t ld, int rows, int64_t bytes) {
+  const char* at = static_cast<const char*>(from);
+  for (int r = 0; r < rows; ++r, at += ld)
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 1);
+}
+
+// Asks for what finish_tile will read and write, while the tile is being computed.
+static inline void fetch_tile(const Epilogue& e, DType act, int64_t n, int64_t row, int64_t column, int rows, int columns) {
+  if (e.token_rows) return;
+  const auto fetch = [&](const void* matrix, DType type) {
+    const int64_t size = type == BF16 ? 2 : 4;
+    if (matrix) fetch_rows(static_cast<const char*>(matrix) + (row * n + column) * size, n * size, rows, columns * size);
+  };
+  fetch(e.out, e.out_type);
+  fetch(e.pre, e.out_type);
+  fetch(e.gelu_of, act);
+  if (e.add != e.out) fetch(e.add, e.add_type);
+}
+
 enum class Step { kNone, kGelu, kGeluGrad };
 
 // Where a row of a tile goes and what it meets.
@@ -68,7 +88,7 @@ static void finish_rows(const Epilogue& e, int64_t n, const float* tile, int64_t
   }
 }
 
-// Applies the epilogue to a tile of `rows` × `columns` values, stride kColumns, whose first is element (row, column) of the product [.., n].
+// Applies the epilogue to a tile of `rows` × `columns` values, stride kColumns; its first is element (row, column) of the product [.., n].
 static void finish_tile(const Epilogue& e, DType act, int64_t n, const float* tile, int64_t row, int64_t column, int rows, int columns) {
   typedef void Finish(const Epilogue&, int64_t, const float*, int64_t, int64_t, int, int);
   const bool out16 = e.out_type == BF16, add16 = e.add && e.add_type == BF16;

@@ -25,7 +25,7 @@ struct Epilogue {
   const void* add;      // [rows, n]: c += add
   DType add_type;
   // Row maps of the patch embedding, token_rows > 0: row r of the product, with b = r / token_rows and j = r % token_rows, is row
-  // b·(token_rows + 1) + 1 + j of out; and `add` is then the table [1 + ids.., n], of which it takes row 1 + (ids ? ids[b·id_stride + j] : j).
+  // b·(token_rows + 1) + 1 + j of out; and `add` is then a table [.., n] of which it meets row 1 + (ids ? ids[b·id_stride + j] : j).
   int64_t token_rows;
   const int32_t* ids;
   int64_t id_stride;

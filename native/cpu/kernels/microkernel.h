@@ -1,6 +1,6 @@
-// The inner loop of the GEMM: a tile of C in registers, kRows × (vectors · kLanes), over a run of k. Both operands are read as 32-bit words:
-// a float, or (Pairs) two bf16 that are neighbours along k and go through vdpbf16ps. Where that instruction is missing, bf16 was widened
-// to floats when it was packed.
+// The inner loop of the GEMM: a tile of C in registers, kRows × (vectors · kLanes), over a run of k. Both operands are read as words of
+// 32 bits: a float, or (Pairs) two bf16 that are neighbours along k and go through vdpbf16ps. Where that instruction is missing, bf16
+// was widened to floats when it was packed.
 #pragma once
 #include "../simd.h"
 
@@ -27,7 +27,8 @@ struct Ahead {
   const char* at;
   int64_t one, other, step;
 };
-constexpr int kAheadWords = 16;
+template <bool ByRow>
+constexpr int kAheadWords = ByRow ? 16 : 8;
 
 struct Tile {
   int64_t depth;       // words along k
@@ -72,13 +73,13 @@ static void multiply_tile(const Tile& t) {
   };
   const char* ahead = t.ahead.at;
   int64_t left = t.depth;
-  for (; left >= kAheadWords; left -= kAheadWords, ahead += t.ahead.step) {
+  for (; left >= kAheadWords<ByRow>; left -= kAheadWords<ByRow>, ahead += t.ahead.step) {
     __builtin_prefetch(ahead, 0, 2);
     __builtin_prefetch(ahead + t.ahead.one, 0, 2);
     __builtin_prefetch(ahead + t.ahead.other, 0, 2);
     __builtin_prefetch(ahead + t.ahead.other + t.ahead.one, 0, 2);
 #pragma GCC unroll 4
-    for (int k = 0; k < kAheadWords; ++k) next_k();
+    for (int k = 0; k < kAheadWords<ByRow>; ++k) next_k();
   }
   for (; left; --left) next_k();
 #pragma GCC unroll 16
@@ -96,14 +97,15 @@ static void multiply_even(int rows, const Tile& t) {
 
 // The first `rows` ≤ kRows rows of the tile.
 template <bool Pairs, bool ByRow, int Vectors>
-static void multiply_rows(int rows, Tile t) {
+static void multiply_rows(int rows, const Tile& t) {
   const int even = rows & ~1;
   if (even) multiply_even<Pairs, ByRow, Vectors, kRows>(even, t);
   if (even == rows) return;
-  t.a += ByRow ? even * t.a_stride : even;
-  if (t.start) t.start += even * t.start_stride;
-  t.out += even * t.out_stride;
-  multiply_tile<Pairs, ByRow, Vectors, 1>(t);
+  Tile last = t;
+  last.a += ByRow ? even * t.a_stride : even;
+  if (t.start) last.start += even * t.start_stride;
+  last.out += even * t.out_stride;
+  multiply_tile<Pairs, ByRow, Vectors, 1>(last);
 }
 
 template <bool Pairs>

@@ -31,7 +31,9 @@ static inline vf load_along_k(const T* p, int64_t left) {
 
 // One of the log2(kLanes) steps of a transpose: the halves of two vectors, lane by lane in turn.
 #if MAE_LANES == 16
-static inline vf interleave_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+static inline vf interleave_low(vf a, vf b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
 static inline vf interleave_high(vf a, vf b) {
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
@@ -85,11 +87,15 @@ static void pack_transposed(float* out, const T* b, int64_t ld, int columns, int
 // How far ahead of a strided read its lines are asked for.
 constexpr int64_t kRowsAhead = 8;
 
+// Floats from one panel to the next where panels are written side by side: a line more than they hold, or the same row of all of them
+// would fall on one set of the cache whenever their size is a multiple of 4 KiB.
+static inline int64_t panel_stride(int64_t words, int64_t width) { return words * width + 64 / int64_t(sizeof(float)); }
+
 // Panels of B[k, n]: k rows of `columns` elements, stride ld → for each kColumns columns a panel [words of k][kColumns], the last one
 // kLanes wide if that suffices.
 template <bool Pairs, class T>
 static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k) {
-  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
+  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>, stride = panel_stride(words, kColumns);
   const int full = columns / kColumns * kColumns;
   for (int64_t w = 0; w < words; ++w, b += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? b + ld : nullptr;
@@ -98,14 +104,14 @@ static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k
       else return load(b + j, n);
     };
     float* to = out + w * kColumns;
-    for (int j = 0; j < full; j += kColumns, to += words * kColumns) {
+    for (int j = 0; j < full; j += kColumns, to += stride) {
       __builtin_prefetch(b + kRowsAhead * ld + j);
-      if (kPerWord<Pairs> * sizeof(T) * kColumns > 64) __builtin_prefetch(b + (kRowsAhead + Pairs) * ld + j + kLanes);
+      __builtin_prefetch(b + (kRowsAhead + Pairs) * ld + j + kLanes);
       store(to, read(j, Full{}));
       store(to + kLanes, read(j + kLanes, Full{}));
     }
     if (full == columns) continue;
-    to = out + full * words + w * (columns - full > kLanes ? kColumns : kLanes);
+    to = out + full / kColumns * stride + w * (columns - full > kLanes ? kColumns : kLanes);
     for_lanes(columns - full, [&](int64_t j, auto n) { store(to + j, read(full + int(j), n)); });
   }
 }
@@ -124,13 +130,11 @@ static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
   }
 }
 
-// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride], whose lanes from kRows on
-// hold anything. `readable` ≥ rows: what may be read from each row. Where `sums` is not null, sums[panel][kRowStride] += Σ_k of each row of A.
+// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride], whose lanes from
+// kRows on hold anything. `readable` ≥ rows: what may be read from each row.
 template <bool Pairs, class T>
-static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t readable, int64_t k, float* sums) {
-  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
-  float one = 1;
-  if (Pairs) memcpy(&one, "\x80\x3f\x80\x3f", 4);  // 1 as a pair of bf16
+static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t readable, int64_t k) {
+  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>, stride = panel_stride(words, kRowStride);
   for (int64_t w = 0; w < words; ++w, a += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? a + ld : nullptr;
     const auto read = [&](int64_t i, auto n) {
@@ -138,18 +142,32 @@ static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t r
       else return load(a + i, n);
     };
     float* to = out + w * kRowStride;
-    float* sum = sums;
-    for (int64_t row = 0; row < rows; row += kRows, to += words * kRowStride) {
+    for (int64_t row = 0; row < rows; row += kRows, to += stride) {
+      __builtin_prefetch(a + kRowsAhead * ld + row);
+      if (Pairs) __builtin_prefetch(a + (kRowsAhead + 1) * ld + row);
 #pragma GCC unroll 2
       for (int64_t i = 0; i < kRowStride; i += kLanes) {
         const int64_t left = readable - row - i;
         if (left <= 0) break;
-        const vf v = left >= kLanes ? read(row + i, Full{}) : read(row + i, Part{int(left)});
-        store(to + i, v);
-        if (sums) store(sum + i, multiply_add<Pairs>(load(sum + i), one, v));
+        store(to + i, left >= kLanes ? read(row + i, Full{}) : read(row + i, Part{int(left)}));
       }
-      if (sums) sum += kRowStride;
     }
+  }
+}
+
+// sums[kRowStride] += Σ_k of each row of a panel that pack_columns wrote: four chains, for the additions to overlap.
+template <bool Pairs>
+static void sum_panel(float* sums, const float* panel, int64_t words) {
+  float one = 1;
+  if (Pairs) memcpy(&one, "\x80\x3f\x80\x3f", 4);  // 1 as a pair of bf16
+  for (int i = 0; i < kRowStride; i += kLanes) {
+    vf sum[4] = {load(sums + i)};
+    int64_t w = 0;
+    for (; w + 4 <= words; w += 4)
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) sum[c] = multiply_add<Pairs>(sum[c], one, load(panel + (w + c) * kRowStride + i));
+    for (; w < words; ++w) sum[0] = multiply_add<Pairs>(sum[0], one, load(panel + w * kRowStride + i));
+    store(sums + i, (sum[0] + sum[1]) + (sum[2] + sum[3]));
   }
 }
 
