@@ -71,22 +71,22 @@ export interface NativeAddon {
 }
 
 const root = path.resolve(__dirname, '..');
+/** Where a build leaves the addon: node-gyp's first, then CMake's. */
+const BUILDS = [
+  ['module_root', 'build', 'Release', 'bindings'],
+  ['module_root', 'build-cmake', 'Release', 'bindings'],
+  ['module_root', 'build', 'Debug', 'bindings'],
+];
 let loaded: NativeAddon | undefined;
 
-/** The addon, loaded at first use. @throws MaeError MAE_NOT_BUILT with the command that builds it. */
+/** The addon, loaded at first use; MAE_ADDON names another file than the build's. @throws MaeError MAE_NOT_BUILT with the command that builds it. */
 export function native(): NativeAddon {
   if (loaded) return loaded;
   try {
-    // node-gyp's build first, then CMake's.
     loaded = bindings({
       bindings: 'mae.node',
       module_root: root,
-      try: [
-        ['module_root', 'build', 'Release', 'bindings'],
-        ['module_root', 'build-cmake', 'Release', 'bindings'],
-        ['module_root', 'build-cmake', 'bindings'],
-        ['module_root', 'build', 'Debug', 'bindings'],
-      ],
+      try: process.env.MAE_ADDON ? [[process.env.MAE_ADDON]] : BUILDS,
     }) as NativeAddon;
   } catch (error) {
     const absent = String((error as Error).message).startsWith('Could not locate the bindings file');
