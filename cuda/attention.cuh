@@ -1,8 +1,9 @@
 // Attention: what its files share on the host, and which kernels a shape gets.
 //
 // bf16 (mma.sync, sm_80 and later)
-//   resident   tokens ≤ 272 and head_dim ≤ 80: a block has a whole head on chip (attention_forward.cu, attention_backward.cu)
-//   streamed   everything else, tokens without limit, head_dim ≤ 128: tiles of 64 rows pass through shared memory
+//   short      backward of tokens ≤ 72, head_dim ≤ 80: rows of scores stay in registers (attention_backward_short.cu)
+//   resident   tokens ≤ 272, head_dim ≤ 80: a block has a whole head on chip (attention_forward.cu, attention_backward.cu)
+//   streamed   everything else, tokens without limit, head_dim ≤ 128: tiles of 64 rows pass through shared memory (same files)
 // f32          true float32 arithmetic, any shape with head_dim ≤ 128 (attention_f32.cu)
 //
 // No kernel keeps scores or probabilities in memory, none uses atomics, and sums run in an order that the shape alone decides.
@@ -15,11 +16,7 @@ namespace mae { namespace cuda {
 
 // Whether backward reads the log-sum-exp (and the output) that forward saved: for no shape. Every backward kernel walks over a row's keys
 // anyway, and finds log-sum-exp and D = Σ_j P_ij dP_ij in the same walk that makes dq. Forward still writes `lse` where one is given.
-constexpr bool attention_saves_lse(int64_t tokens, int64_t head_dim) {
-  (void)tokens;
-  (void)head_dim;
-  return false;
-}
+constexpr bool attention_saves_lse(int64_t /*tokens*/, int64_t /*head_dim*/) { return false; }
 
 // The bucket of a head dimension: kernels are compiled for these widths and pad with zeros.
 constexpr int attention_width(int64_t head_dim) { return head_dim <= 32 ? 32 : head_dim <= 64 ? 64 : head_dim <= 80 ? 80 : 128; }
@@ -27,9 +24,10 @@ constexpr int attention_width(int64_t head_dim) { return head_dim <= 32 ? 32 : h
 // Two matrices of a head with rows up to a multiple of 16, and two floats per row, stay below the 99 KiB that every sm_8x has.
 constexpr bool attention_resident(int64_t tokens, int64_t head_dim) { return tokens <= 272 && head_dim <= 80; }
 
-constexpr int kAttentionTile = 64;  // rows of a tile of the streamed kernels
+constexpr int kAttentionTile = 64;                   // rows of a tile of the streamed kernels
+constexpr int kStreamedWarps = kAttentionTile / 16;  // of their blocks: a warp owns 16 rows
 
-// Statistics of the query rows that pass from one kernel of backward to the next: float2 [batch · heads, tokens up to a multiple of the tile].
+// Statistics of the query rows, from backward's first kernel to its second: float2 [batch · heads, tokens up to a multiple of the tile].
 constexpr int64_t attention_stats_rows(int64_t tokens) { return (tokens + kAttentionTile - 1) / kAttentionTile * kAttentionTile; }
 constexpr size_t attention_stats_bytes(int64_t batch, int64_t tokens, int64_t heads) {
   return size_t(2 * batch * heads * attention_stats_rows(tokens)) * sizeof(float);

@@ -1,25 +1,17 @@
 // Attention backward in bf16: dqkv from qkv and dout alone (attention_backward.cuh has the algorithm).
 #include <algorithm>
 
-#include "attention.cuh"
 #include "attention_backward.cuh"
 
 namespace mae { namespace cuda {
 
-struct AttentionBackward {
-  const bf16* qkv;
-  const bf16* dout;
-  bf16* dqkv;
-  float2* stats;  // [batch · heads, attention_stats_rows(tokens)]; streamed only
-  AttentionShape shape;
-};
-
-// ---- Resident: one block per head. k and v lie in shared memory while dq is made, then q and dout take their place (they come from the
-// second-level cache) for dk and dv. Half the shared memory lets twice as many blocks hide each other's waiting. ------------------------------
+// ---- Resident: one block per head ------------------------------------------------------------------------------------------------------
+// k and v lie in shared memory while dq is made, then q and dout take their place (they come from the second-level cache) for dk and dv:
+// with half the shared memory, twice as many blocks hide each other's waiting.
 
 // One item of a warp's work. `first_item`: what the block copies is still on its way; every warp of the block has a first item.
 template <int D, int M>
-static __device__ __forceinline__ void resident_rows(const AttentionBackward& a, uint32_t k, uint32_t v, float2* stats, int first,
+static __device__ __forceinline__ void backward_resident_rows(const AttentionBackward& a, uint32_t k, uint32_t v, float2* stats, int first,
                                                      bool first_item) {
   const AttentionShape& shape = a.shape;
   const Head<const bf16> head(a.qkv, 3, shape), dout(a.dout, 1, shape);
@@ -27,7 +19,7 @@ static __device__ __forceinline__ void resident_rows(const AttentionBackward& a,
   queries.load(head.rows, head.stride, first, shape.tokens, shape.head_dim);
   gradients.load(dout.rows, dout.stride, first, shape.tokens, shape.head_dim);
   if (first_item) {
-    copy_async_wait<0>();
+    wait_copies<0>();
     __syncthreads();
   }
   GradRows<D, D, M> rows;
@@ -38,7 +30,7 @@ static __device__ __forceinline__ void resident_rows(const AttentionBackward& a,
 }
 
 template <int D, int M>
-static __device__ __forceinline__ void resident_columns(const AttentionBackward& a, uint32_t q, uint32_t dout, const float2* stats,
+static __device__ __forceinline__ void backward_resident_columns(const AttentionBackward& a, uint32_t q, uint32_t dout, const float2* stats,
                                                         int first, bool first_item) {
   const AttentionShape& shape = a.shape;
   const Head<const bf16> head(a.qkv, 3, shape);
@@ -46,7 +38,7 @@ static __device__ __forceinline__ void resident_columns(const AttentionBackward&
   keys.load(head.rows + head.part, head.stride, first, shape.tokens, shape.head_dim);
   values.load(head.rows + 2 * head.part, head.stride, first, shape.tokens, shape.head_dim);
   if (first_item) {
-    copy_async_wait<0>();
+    wait_copies<0>();
     __syncthreads();
   }
   GradColumns<D, D, M> columns;
@@ -66,38 +58,36 @@ __global__ void __launch_bounds__(Warps* kWarp, Blocks) attention_backward_resid
 
   copy_rows<D>(first_matrix, head.rows + head.part, head.stride, 0, tiles * 16, shape.tokens, shape.head_dim);
   copy_rows<D>(second_matrix, head.rows + 2 * head.part, head.stride, 0, tiles * 16, shape.tokens, shape.head_dim);
-  copy_async_commit();
+  commit_copies();
   for (int tile = warp * M; tile < tiles; tile += warps * M) {
     const bool first_item = tile == warp * M;
     if (M == 1 || tile + M <= tiles)
-      resident_rows<D, M>(a, first_matrix, second_matrix, stats, tile * 16, first_item);
+      backward_resident_rows<D, M>(a, first_matrix, second_matrix, stats, tile * 16, first_item);
     else
-      resident_rows<D, 1>(a, first_matrix, second_matrix, stats, tile * 16, first_item);  // an odd tile is left
+      backward_resident_rows<D, 1>(a, first_matrix, second_matrix, stats, tile * 16, first_item);  // an odd tile is left
   }
   __syncthreads();  // the statistics are there, and nobody reads k and v any more
   copy_rows<D>(first_matrix, head.rows, head.stride, 0, tiles * 16, shape.tokens, shape.head_dim);
   copy_rows<D>(second_matrix, dout.rows, dout.stride, 0, tiles * 16, shape.tokens, shape.head_dim);
-  copy_async_commit();
+  commit_copies();
   for (int tile = warp * M; tile < tiles; tile += warps * M) {
     const bool first_item = tile == warp * M;
     if (M == 1 || tile + M <= tiles)
-      resident_columns<D, M>(a, first_matrix, second_matrix, stats, tile * 16, first_item);
+      backward_resident_columns<D, M>(a, first_matrix, second_matrix, stats, tile * 16, first_item);
     else
-      resident_columns<D, 1>(a, first_matrix, second_matrix, stats, tile * 16, first_item);
+      backward_resident_columns<D, 1>(a, first_matrix, second_matrix, stats, tile * 16, first_item);
   }
 }
 
 template <int D, int M, int Warps, int Blocks>
-static void launch_resident(const AttentionBackward& a, int64_t batch, Context& context) {
+static void launch_backward_resident(const AttentionBackward& a, int64_t batch, Context& context) {
   const int tiles = ceil_div(a.shape.tokens, 16), warps = std::min(Warps, ceil_div(tiles, M));
   launch("attention_backward_resident", attention_backward_resident<D, M, Warps, Blocks>, dim3(unsigned(batch * a.shape.heads)),
          dim3(warps * kWarp), size_t(tiles) * 16 * (2 * kRowBytes<D> + sizeof(float2)), context, a);
 }
 
-// ---- Streamed: a block has 64 rows of a head and Width columns of their gradient; tiles of 64 rows of the other side, two in flight.
-// First all queries, which leave their statistics, then all keys. ---------------------------------------------------------------------------
-
-constexpr int kStreamedWarps = kAttentionTile / 16;
+// ---- Streamed: two kernels, first over queries, which leave their statistics, then over keys -------------------------------------------
+// A block has 64 rows of a head and Width columns of their gradient; tiles of 64 rows of the other side pass by, two in flight.
 
 template <int D, int Width, int Blocks>
 __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backward_rows(const AttentionBackward a) {
@@ -114,7 +104,7 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backw
     copy_rows<D>(k + kMatrix, head.rows + 2 * head.part, head.stride, tile * kAttentionTile, kAttentionTile, shape.tokens, shape.head_dim);
   };
   copy_tile(0);
-  copy_async_commit();
+  commit_copies();
   RowLoads<D, 1> queries, gradients;
   queries.load(head.rows, head.stride, first, shape.tokens, shape.head_dim);
   gradients.load(dout.rows, dout.stride, first, shape.tokens, shape.head_dim);
@@ -122,8 +112,8 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backw
   rows.begin(queries, gradients);
   for (int tile = 0; tile < tiles; ++tile) {
     if (tile + 1 < tiles) copy_tile(tile + 1);
-    copy_async_commit();  // a group per tile, if an empty one
-    copy_async_wait<1>();
+    commit_copies();  // a group per tile, if an empty one
+    wait_copies<1>();
     __syncthreads();
     const uint32_t k = shared + tile % 2 * 2 * kMatrix;
     if (tile == 0) rows.choose_offset(k + kMatrix);
@@ -149,10 +139,11 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backw
     copy_rows<D>(q, head.rows, head.stride, tile * kAttentionTile, kAttentionTile, shape.tokens, shape.head_dim);
     copy_rows<D>(q + kMatrix, dout.rows, dout.stride, tile * kAttentionTile, kAttentionTile, shape.tokens, shape.head_dim);
     const int two = threadIdx.x * 2;  // statistics of two rows are 16 bytes
-    if (two < kAttentionTile) copy_async_16(q + 2 * kMatrix + two * int(sizeof(float2)), a.stats + entry + tile * kAttentionTile + two, true);
+    const float2* from = a.stats + entry + tile * kAttentionTile + two;
+    if (two < kAttentionTile) copy_async<16>(q + 2 * kMatrix + two * int(sizeof(float2)), from, true);
   };
   copy_tile(0);
-  copy_async_commit();
+  commit_copies();
   RowLoads<D, 1> keys, values;
   keys.load(head.rows + head.part, head.stride, first, shape.tokens, shape.head_dim);
   values.load(head.rows + 2 * head.part, head.stride, first, shape.tokens, shape.head_dim);
@@ -160,8 +151,8 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backw
   columns.begin(keys, values);
   for (int tile = 0; tile < tiles; ++tile) {
     if (tile + 1 < tiles) copy_tile(tile + 1);
-    copy_async_commit();
-    copy_async_wait<1>();
+    commit_copies();
+    wait_copies<1>();
     __syncthreads();
     const int stage = tile % 2 * kStage, queries = min(kAttentionTile, shape.tokens - tile * kAttentionTile);
     const float2* stats = reinterpret_cast<const float2*>(shared_memory + (stage + 2 * kMatrix) / 16);
@@ -173,7 +164,7 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backw
 }
 
 template <int D, int Width, int Blocks>
-static void launch_streamed(const AttentionBackward& a, int64_t batch, Context& context) {
+static void launch_backward_streamed(const AttentionBackward& a, int64_t batch, Context& context) {
   const dim3 grid(unsigned(batch * a.shape.heads), ceil_div(a.shape.tokens, kAttentionTile), D / Width), block(kStreamedWarps * kWarp);
   const size_t matrices = size_t(4) * kAttentionTile * kRowBytes<D>;
   launch("attention_backward_rows", attention_backward_rows<D, Width, Blocks>, grid, block, matrices, context, a);
@@ -181,23 +172,25 @@ static void launch_streamed(const AttentionBackward& a, int64_t batch, Context& 
          matrices + 2 * kAttentionTile * sizeof(float2), context, a);
 }
 
-// ---- Which kernel a shape gets -----------------------------------------------------------------------------------------------------------
+// ---- Which kernel a shape gets ---------------------------------------------------------------------------------------------------------
 
-// A warp has 32 rows at width 32, where fragments are small and reads of shared memory are the limit; 16 rows above.
+// Up to 72 tokens a whole row of scores fits into registers. Above, a warp has 32 rows at width 32, where fragments are small and reads of
+// shared memory are the limit, and 16 rows at the others.
 void attention_backward_bf16(const attention_grad_args& args, Context& context) {
   const AttentionShape shape = attention_shape(args.tokens, args.heads, args.head_dim, args.scale);
   const AttentionBackward a = {static_cast<const bf16*>(args.qkv.data), static_cast<const bf16*>(args.dout.data),
                          static_cast<bf16*>(args.dqkv.data), static_cast<float2*>(context.workspace), shape};
   const int width = attention_width(args.head_dim);
   if (!attention_resident(args.tokens, args.head_dim)) {
-    if (width == 32) return launch_streamed<32, 32, 4>(a, args.batch, context);
-    if (width == 64) return launch_streamed<64, 64, 3>(a, args.batch, context);
-    if (width == 80) return launch_streamed<80, 80, 2>(a, args.batch, context);
-    return launch_streamed<128, 64, 2>(a, args.batch, context);
+    if (width == 32) return launch_backward_streamed<32, 32, 4>(a, args.batch, context);
+    if (width == 64) return launch_backward_streamed<64, 64, 3>(a, args.batch, context);
+    if (width == 80) return launch_backward_streamed<80, 80, 2>(a, args.batch, context);
+    return launch_backward_streamed<128, 64, 2>(a, args.batch, context);
   }
-  if (width == 32) return launch_resident<32, 2, 4, 3>(a, args.batch, context);
-  if (width == 64) return launch_resident<64, 1, 4, 3>(a, args.batch, context);
-  return launch_resident<80, 1, 4, 2>(a, args.batch, context);
+  if (args.tokens <= 72) return attention_backward_short(a, args.batch, context);
+  if (width == 32) return launch_backward_resident<32, 2, 4, 3>(a, args.batch, context);
+  if (width == 64) return launch_backward_resident<64, 1, 4, 3>(a, args.batch, context);
+  return launch_backward_resident<80, 1, 4, 2>(a, args.batch, context);
 }
 
 }}  // namespace mae::cuda

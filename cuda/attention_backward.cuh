@@ -5,13 +5,24 @@
 // 16·M key rows, needs to make dk and dv. D and the sum of the probabilities are known only at a row's end, so with unnormalised P:
 //   Σ_j P_ij (dP_ij − D_i) k_j = Σ_j P_ij (dP_ij − c_i) k_j − (D_i − c_i) Σ_j P_ij k_j,  for any c_i
 // and both sums on the right are products of their own. What keeps the difference as exact as its parts: c_i is the mean of the first
-// dP_ij, so what the dP of a row have in common does not go through rounding; P is rounded before anything else uses it; and (D_i − c_i) there is the
-// quotient of the rounded operands' sums. Then the rounded dS of a row sum to zero as the exact ones do, and a row whose softmax is
-// saturated gets a dq as small as it should be.
+// dP_ij, so what the dP of a row have in common does not go through rounding; P is rounded before anything else uses it; and
+// (D_i − c_i) there is the quotient of the rounded operands' sums. Then the rounded dS of a row sum to zero as the exact ones do, and a row
+// whose softmax is saturated gets a dq as small as it should be.
 #pragma once
+#include "attention.cuh"
 #include "attention_softmax.cuh"
 
 namespace mae { namespace cuda {
+
+struct AttentionBackward {
+  const bf16* qkv;
+  const bf16* dout;
+  bf16* dqkv;
+  float2* stats;  // [batch · heads, attention_stats_rows(tokens)]; streamed only
+  AttentionShape shape;
+};
+
+void attention_backward_short(const AttentionBackward& a, int64_t batch, Context& context);  // tokens ≤ 72, head_dim ≤ 80
 
 // A query row's statistics are a float2: the log₂-sum-exp₂ of its scaled scores, and D; (+∞, 0), which makes its probabilities zero, where
 // the row does not exist.
@@ -19,7 +30,7 @@ namespace mae { namespace cuda {
 // 16·M query rows. Width columns of dq, from `column` on, are made here (all D of them, except where registers do not suffice).
 template <int D, int Width, int M>
 struct GradRows {
-  uint32_t q[M][D / 16][4], dout[M][D / 16][4];
+  uint32_t q[D / 16][M][4], dout[D / 16][M][4];
   float weighted[M][Width / 8][4], plain[M][Width / 8][4];  // Σ_j e_ij k_j with e = P ∘ (dP − c), and Σ_j P_ij k_j
   float sums[M][1][4];                                      // Σ_j P_ij in [2·half], Σ_j e_ij (rounded) in [2·half + 1], of row g + 8·half
   float e_sum[M][2];                                        // Σ_j e_ij before rounding, this lane's part
@@ -93,8 +104,8 @@ struct GradRows {
     const uint32_t even = threadIdx.x / 4 % 2 == 0 ? kOnes : 0, odd = kOnes - even;
 #pragma unroll
     for (int m = 0; m < M; ++m) {
-      mma(sums[m][0], p[m], even, even);
-      mma(sums[m][0], e_rounded[m], odd, odd);
+      multiply(sums[m][0], p[m], even, even);
+      multiply(sums[m][0], e_rounded[m], odd, odd);
     }
 #pragma unroll
     for (int n = 0; n < Width / 8; n += 2) {
@@ -102,10 +113,10 @@ struct GradRows {
       load_columns<D>(keys_of, k, row, column + n * 8);
 #pragma unroll
       for (int m = 0; m < M; ++m) {
-        mma(plain[m][n], p[m], keys_of[0], keys_of[1]);
-        mma(plain[m][n + 1], p[m], keys_of[2], keys_of[3]);
-        mma(weighted[m][n], e_rounded[m], keys_of[0], keys_of[1]);
-        mma(weighted[m][n + 1], e_rounded[m], keys_of[2], keys_of[3]);
+        multiply(plain[m][n], p[m], keys_of[0], keys_of[1]);
+        multiply(plain[m][n + 1], p[m], keys_of[2], keys_of[3]);
+        multiply(weighted[m][n], e_rounded[m], keys_of[0], keys_of[1]);
+        multiply(weighted[m][n + 1], e_rounded[m], keys_of[2], keys_of[3]);
       }
     }
   }
@@ -154,7 +165,7 @@ struct GradRows {
 // 16·M key rows: transposed products, whose rows are keys and whose columns are queries. Width columns of dk and dv, from `column` on.
 template <int D, int Width, int M>
 struct GradColumns {
-  uint32_t k[M][D / 16][4], v[M][D / 16][4];
+  uint32_t k[D / 16][M][4], v[D / 16][M][4];
   float dk[M][Width / 8][4], dv[M][Width / 8][4];
 
   __device__ __forceinline__ void begin(const RowLoads<D, M>& keys, const RowLoads<D, M>& values) {

@@ -1,6 +1,6 @@
-// Attention in true float32, forward and backward, for any number of tokens and any head_dim ≤ 128: the parity path, written to be read. A warp
-// owns four rows of one side and walks over the other side's rows, 32 at a time, in shared memory: a lane has one of them while scores are
-// made, and columns (lane, lane + 32, …) while rows are summed.
+// Attention in true float32, forward and backward, for any number of tokens and any head_dim ≤ 128: the parity path, written to be read.
+// A warp owns four rows of one side and walks over the other side's rows, 32 at a time, in shared memory: a lane has one of them while
+// scores are made, and columns (lane, lane + 32, …) while rows are summed.
 #include <math_constants.h>
 
 #include "attention.cuh"
@@ -102,7 +102,7 @@ struct F32Softmax {
       sum[r] = 0.0f;
     }
   }
-  // Scores of this lane's key become probabilities relative to the new top; what was relative to the old one is to be multiplied by `factor`.
+  // Scores of this lane's key become probabilities relative to the new top. `factor` brings what was relative to the old one there.
   __device__ __forceinline__ void step(float (&s)[kF32Rows], bool exists, float scale_log2) {
 #pragma unroll
     for (int r = 0; r < kF32Rows; ++r) {

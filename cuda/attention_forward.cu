@@ -1,6 +1,6 @@
-// Attention forward in bf16: out = softmax(scale · q·kᵀ)·v. A warp owns 16 or 32 query rows and walks over the keys, as many at a time; scores and
-// probabilities live in its registers. Tokens 50–257 of a masked autoencoder are bound by memory traffic and by exponentials, so a
-// block takes in the whole k and v of a head at once and nothing is read twice.
+// Attention forward in bf16: out = softmax(scale · q·kᵀ)·v. A warp owns 16 or 32 query rows and walks over the keys, as many at a time;
+// scores and probabilities live in its registers. A masked autoencoder's 50–257 tokens are bound by memory traffic and by exponentials, so
+// a block takes in the whole k and v of a head at once and nothing is read twice.
 #include <math.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ struct AttentionForward {
 // 16·M query rows, their output and their softmax so far.
 template <int D, int M>
 struct ForwardRows {
-  uint32_t q[M][D / 16][4];
+  uint32_t q[D / 16][M][4];
   float out[M][D / 8][4];
   float sum[M][1][4];  // of the rounded probabilities: a product with ones, [0] for row g and [2] for row g + 8
   SoftmaxReference<M> reference;
@@ -51,7 +51,7 @@ struct ForwardRows {
       uint32_t a[M][4];
       pack_tiles(a, p, n);
 #pragma unroll
-      for (int m = 0; m < M; ++m) mma(sum[m][0], a[m], kOnes, kOnes);
+      for (int m = 0; m < M; ++m) multiply(sum[m][0], a[m], kOnes, kOnes);
       multiply_columns<D, D>(out, a, v, row + n * 8, 0);
     }
   }
@@ -88,16 +88,16 @@ struct ForwardRows {
   }
 };
 
-// ---- Resident: one block per head, k and v of all its tokens in shared memory ------------------------------------------------------------
+// ---- Resident: one block per head, k and v of all its tokens in shared memory ----------------------------------------------------------
 
 // One item of a warp's work. `first_item`: k and v are still on their way; every warp of the block has a first item.
 template <int D, int M>
-static __device__ __forceinline__ void resident_rows(const AttentionForward& a, const Head<const bf16>& head, uint32_t k, uint32_t v,
-                                                     int first, bool first_item) {
+static __device__ __forceinline__ void forward_resident_rows(const AttentionForward& a, const Head<const bf16>& head, uint32_t k,
+                                                             uint32_t v, int first, bool first_item) {
   RowLoads<D, M> queries;
   queries.load(head.rows, head.stride, first, a.shape.tokens, a.shape.head_dim);
   if (first_item) {
-    copy_async_wait<0>();
+    wait_copies<0>();
     __syncthreads();
   }
   ForwardRows<D, M> rows;
@@ -115,26 +115,24 @@ __global__ void __launch_bounds__(Warps* kWarp, Blocks) attention_forward_reside
   const uint32_t k = shared_address(shared_memory), v = k + tiles * 16 * kRowBytes<D>;
   copy_rows<D>(k, head.rows + head.part, head.stride, 0, tiles * 16, shape.tokens, shape.head_dim);
   copy_rows<D>(v, head.rows + 2 * head.part, head.stride, 0, tiles * 16, shape.tokens, shape.head_dim);
-  copy_async_commit();
+  commit_copies();
   for (int tile = warp * M; tile < tiles; tile += warps * M) {
     const bool first_item = tile == warp * M;
     if (M == 1 || tile + M <= tiles)
-      resident_rows<D, M>(a, head, k, v, tile * 16, first_item);
+      forward_resident_rows<D, M>(a, head, k, v, tile * 16, first_item);
     else
-      resident_rows<D, 1>(a, head, k, v, tile * 16, first_item);  // an odd tile is left
+      forward_resident_rows<D, 1>(a, head, k, v, tile * 16, first_item);  // an odd tile is left
   }
 }
 
 template <int D, int M, int Warps, int Blocks>
-static void launch_resident(const AttentionForward& a, int64_t batch, Context& context) {
+static void launch_forward_resident(const AttentionForward& a, int64_t batch, Context& context) {
   const int tiles = ceil_div(a.shape.tokens, 16), warps = std::min(Warps, ceil_div(tiles, M));
   launch("attention_forward_resident", attention_forward_resident<D, M, Warps, Blocks>, dim3(unsigned(batch * a.shape.heads)),
          dim3(warps * kWarp), size_t(2) * tiles * 16 * kRowBytes<D>, context, a);
 }
 
-// ---- Streamed: one block per 64 query rows of a head, tiles of 64 keys, two in flight ----------------------------------------------------
-
-constexpr int kStreamedWarps = kAttentionTile / 16;
+// ---- Streamed: one block per 64 query rows of a head, tiles of 64 keys, two in flight --------------------------------------------------
 
 template <int D, int Blocks>
 __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_forward_streamed(const AttentionForward a) {
@@ -151,15 +149,15 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_forwa
     copy_rows<D>(k + kMatrix, head.rows + 2 * head.part, head.stride, tile * kAttentionTile, kAttentionTile, shape.tokens, shape.head_dim);
   };
   copy_tile(0);
-  copy_async_commit();
+  commit_copies();
   RowLoads<D, 1> queries;
   queries.load(head.rows, head.stride, first, shape.tokens, shape.head_dim);
   ForwardRows<D, 1> rows;
   rows.begin(queries);
   for (int tile = 0; tile < tiles; ++tile) {
     if (tile + 1 < tiles) copy_tile(tile + 1);
-    copy_async_commit();  // a group per tile, if an empty one
-    copy_async_wait<1>();
+    commit_copies();  // a group per tile, if an empty one
+    wait_copies<1>();
     __syncthreads();
     const uint32_t k = shared + tile % 2 * 2 * kMatrix;
     rows.walk(k, k + kMatrix, min(kAttentionTile, shape.tokens - tile * kAttentionTile), shape.scale_log2);
@@ -169,13 +167,13 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_forwa
 }
 
 template <int D, int Blocks>
-static void launch_streamed(const AttentionForward& a, int64_t batch, Context& context) {
+static void launch_forward_streamed(const AttentionForward& a, int64_t batch, Context& context) {
   const dim3 grid(unsigned(batch * a.shape.heads), ceil_div(a.shape.tokens, kAttentionTile));
   launch("attention_forward_streamed", attention_forward_streamed<D, Blocks>, grid, dim3(kStreamedWarps * kWarp),
          size_t(4) * kAttentionTile * kRowBytes<D>, context, a);
 }
 
-// ---- Which kernel a shape gets -----------------------------------------------------------------------------------------------------------
+// ---- Which kernel a shape gets ---------------------------------------------------------------------------------------------------------
 
 // Up to 80 tokens (an encoder's visible patches) a warp has 16 rows: there are few, and memory is the limit. Above (decoders, unmasked
 // encoders) it has 32, which halves its reads of shared memory.
@@ -184,19 +182,19 @@ void attention_forward_bf16(const attention_args& args, Context& context) {
   const AttentionForward a = {static_cast<const bf16*>(args.qkv.data), static_cast<bf16*>(args.out.data), args.lse.f32_mut(), shape};
   const int width = attention_width(args.head_dim);
   if (!attention_resident(args.tokens, args.head_dim)) {
-    if (width == 32) return launch_streamed<32, 4>(a, args.batch, context);
-    if (width == 64) return launch_streamed<64, 3>(a, args.batch, context);
-    if (width == 80) return launch_streamed<80, 2>(a, args.batch, context);
-    return launch_streamed<128, 2>(a, args.batch, context);
+    if (width == 32) return launch_forward_streamed<32, 4>(a, args.batch, context);
+    if (width == 64) return launch_forward_streamed<64, 3>(a, args.batch, context);
+    if (width == 80) return launch_forward_streamed<80, 2>(a, args.batch, context);
+    return launch_forward_streamed<128, 2>(a, args.batch, context);
   }
   if (args.tokens <= 80) {
-    if (width == 32) return launch_resident<32, 1, 5, 5>(a, args.batch, context);
-    if (width == 64) return launch_resident<64, 1, 5, 4>(a, args.batch, context);
-    return launch_resident<80, 1, 5, 3>(a, args.batch, context);
+    if (width == 32) return launch_forward_resident<32, 1, 5, 5>(a, args.batch, context);
+    if (width == 64) return launch_forward_resident<64, 1, 5, 4>(a, args.batch, context);
+    return launch_forward_resident<80, 1, 5, 3>(a, args.batch, context);
   }
-  if (width == 32) return launch_resident<32, 2, 4, 4>(a, args.batch, context);
-  if (width == 64) return launch_resident<64, 2, 4, 2>(a, args.batch, context);
-  return launch_resident<80, 2, 4, 2>(a, args.batch, context);
+  if (width == 32) return launch_forward_resident<32, 2, 4, 4>(a, args.batch, context);
+  if (width == 64) return launch_forward_resident<64, 2, 4, 2>(a, args.batch, context);
+  return launch_forward_resident<80, 2, 4, 2>(a, args.batch, context);
 }
 
 }}  // namespace mae::cuda

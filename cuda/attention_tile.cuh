@@ -44,28 +44,33 @@ static __device__ __forceinline__ void copy_rows(uint32_t shared, const bf16* ro
   for (int i = threadIdx.x; i < count * kChunks; i += blockDim.x) {
     const int row = i / kChunks, column = i % kChunks * 8;
     const bool valid = first + row < limit && column < head_dim;
-    copy_async_16(shared + row * kRowBytes<D> + column * 2, valid ? rows + (first + row) * stride + column : rows, valid);
+    copy_async<16>(shared + row * kRowBytes<D> + column * 2, valid ? rows + (first + row) * stride + column : rows, valid);
   }
 }
 
-// c[m][n] += a[m] · Xᵀ for the 8·Tiles rows of X, in shared memory, that start at `row` (16 rows are read for every two tiles).
+// c[m][n] += a[m] · Xᵀ over columns 16·step … 16·step + 15, for the 8·Tiles rows of X, in shared memory, that start at `row` (16 rows are
+// read for every two tiles).
 template <int D, int M, int Tiles>
-static __device__ __forceinline__ void multiply_rows(float (&c)[M][Tiles][4], const uint32_t (&a)[M][D / 16][4], uint32_t x, int row) {
+static __device__ __forceinline__ void multiply_rows_step(float (&c)[M][Tiles][4], const uint32_t (&a)[M][4], uint32_t x, int row,
+                                                          int step) {
   const int lane = threadIdx.x % kWarp;
-  const uint32_t address = x + (row + lane % 8 + lane / 16 * 8) * kRowBytes<D> + lane / 8 % 2 * 16;
+  const uint32_t address = x + (row + lane % 8 + lane / 16 * 8) * kRowBytes<D> + lane / 8 % 2 * 16 + step * 32;
 #pragma unroll
   for (int n = 0; n < Tiles; n += 2) {
+    uint32_t b[4];  // rows 0–7, then rows 8–15
+    load_matrices<false>(b, address + n * 8 * kRowBytes<D>);
 #pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-      uint32_t b[4];  // rows 0–7, then rows 8–15, of columns 16k … 16k + 15
-      load_matrices(b, address + n * 8 * kRowBytes<D> + k * 32);
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-        mma(c[m][n], a[m][k], b[0], b[1]);
-        if (n + 1 < Tiles) mma(c[m][n + 1], a[m][k], b[2], b[3]);
-      }
+    for (int m = 0; m < M; ++m) {
+      multiply(c[m][n], a[m], b[0], b[1]);
+      if (n + 1 < Tiles) multiply(c[m][n + 1], a[m], b[2], b[3]);
     }
   }
+}
+// The same over all D columns.
+template <int D, int M, int Tiles>
+static __device__ __forceinline__ void multiply_rows(float (&c)[M][Tiles][4], const uint32_t (&a)[D / 16][M][4], uint32_t x, int row) {
+#pragma unroll
+  for (int step = 0; step < D / 16; ++step) multiply_rows_step<D>(c, a[step], x, row, step);
 }
 
 // B fragments of rows [row, row + 16) and columns [column, column + 16) of X with rows as the summed index: b[0], b[1] are the first eight
@@ -73,7 +78,7 @@ static __device__ __forceinline__ void multiply_rows(float (&c)[M][Tiles][4], co
 template <int D>
 static __device__ __forceinline__ void load_columns(uint32_t (&b)[4], uint32_t x, int row, int column) {
   const int lane = threadIdx.x % kWarp;
-  load_matrices_transposed(b, x + (row + lane % 16) * kRowBytes<D> + (column + lane / 16 * 8) * 2);
+  load_matrices<true>(b, x + (row + lane % 16) * kRowBytes<D> + (column + lane / 16 * 8) * 2);
 }
 
 // c[m] += a[m] · X for rows [row, row + 16) and columns [column, column + Width) of X.
@@ -86,8 +91,8 @@ static __device__ __forceinline__ void multiply_columns(float (&c)[M][Width / 8]
     load_columns<D>(b, x, row, column + n * 8);
 #pragma unroll
     for (int m = 0; m < M; ++m) {
-      mma(c[m][n], a[m], b[0], b[1]);
-      mma(c[m][n + 1], a[m], b[2], b[3]);
+      multiply(c[m][n], a[m], b[0], b[1]);
+      multiply(c[m][n + 1], a[m], b[2], b[3]);
     }
   }
 }
@@ -126,8 +131,8 @@ static __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
 }
 
-// Transposes a 4×4 matrix over the four lanes of a row: w[c] of lane t becomes w[t] of lane c. It turns 16-byte accesses (lane t has chunk t
-// of a row) into fragments (lane t has word t of every chunk), and back.
+// Transposes a 4×4 matrix over the four lanes of a row: w[c] of lane t becomes w[t] of lane c. It turns 16-byte accesses (lane t has chunk
+// t of a row) into fragments (lane t has word t of every chunk), and back.
 static __device__ __forceinline__ void quad_transpose(uint32_t (&w)[4]) {
   const int lane = threadIdx.x;
 #pragma unroll
@@ -167,7 +172,7 @@ struct RowLoads {
         }
   }
 
-  __device__ __forceinline__ void fragments(uint32_t (&a)[M][D / 16][4]) const {
+  __device__ __forceinline__ void fragments(uint32_t (&a)[D / 16][M][4]) const {
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -180,7 +185,7 @@ struct RowLoads {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int column = 4 * group + i;  // in chunks
-            if (column < D / 8) a[m][column / 2][half + column % 2 * 2] = w[i];
+            if (column < D / 8) a[column / 2][m][half + column % 2 * 2] = w[i];
           }
         }
   }
