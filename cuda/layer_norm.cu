@@ -5,8 +5,8 @@
 namespace mae { namespace cuda {
 namespace {
 
-constexpr int kRowPack = 4;           // elements of an access: 16 bytes of f32, 8 of bf16
-constexpr int kRowWarps = 4;       // warps of a block where a warp has a row
+constexpr int kRowPack = 4;   // elements of an access: 16 bytes of f32, 8 of bf16
+constexpr int kRowWarps = 4;  // warps of a block where a warp has a row
 constexpr int kGeneralThreads = 256;
 
 // What one lane holds of a row: packs p < kPacks, pack p being columns (p·32 + lane)·4 … + 3. Where Width is no multiple of 128 the last
