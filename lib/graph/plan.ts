@@ -65,6 +65,9 @@ function lifetimes(trace: Trace): Map<Tensor, Block> {
       const [to, from] = [launch.operands[output], launch.operands[input]];
       const [target, source] = [to && blocks.get(to), from && blocks.get(from)];
       if (!target || !source || target === source || target.first !== i || source.last !== i || target.bytes !== source.bytes) continue;
+      // The kernel may read its other operands after it has begun to write this one.
+      const readTwice = Object.entries(launch.operands).some(([name, t]) => t && name !== input && blocks.get(t) === source);
+      if (readTwice) continue;
       source.last = target.last;
       for (const [tensor, block] of blocks) if (block === target) blocks.set(tensor, source);
     }

@@ -3,7 +3,7 @@ import { MaeError } from '../errors';
 import { native, type KernelSignature, type NativeBuffer, type NativeProgram } from '../native';
 import { align, plan, type Plan } from './plan';
 import type { Store } from './store';
-import { bytesOf, describe, dtypeCode, type StoreBuffer, type Tensor } from './tensor';
+import { bytesOf, describe, dtypeCode, type DType, type StoreBuffer, type Tensor } from './tensor';
 import type { Launch, Trace } from './tape';
 
 /** Values of the program's inputs for one micro-batch. */
@@ -73,6 +73,24 @@ function replayMode(option: 0 | 1 | 2 | undefined, device: 'cpu' | 'cuda'): numb
   if (!fromEnvironment) return device === 'cuda' ? 2 : 1;
   if (!/^[012]$/.test(fromEnvironment)) throw new MaeError('MAE_ARGUMENT', `MAE_REPLAY must be 0, 1 or 2, got '${fromEnvironment}'`);
   return Number(fromEnvironment);
+}
+
+/** Typed arrays of each dtype; any input may also be given as its bytes. */
+const ARRAYS: Record<DType, string> = { f32: 'Float32Array', bf16: 'Uint16Array', u8: 'Uint8Array', i32: 'Int32Array' };
+
+function checkInput(name: string, tensor: Tensor, value: ArrayBufferView | undefined): void {
+  if (!value) throw new MaeError('MAE_ARGUMENT', `run: input '${name}' is missing; it is ${describe(tensor)}`);
+  // By name: a Buffer, or an array of another realm, is no instance of this realm's classes.
+  const got = value.constructor.name;
+  if (![ARRAYS[tensor.dtype], 'Uint8Array', 'Buffer'].includes(got)) {
+    throw new MaeError('MAE_ARGUMENT', `run: input '${name}' must be ${describe(tensor)} in a ${ARRAYS[tensor.dtype]}, got ${got}`);
+  }
+  if (value.byteLength !== bytesOf(tensor)) {
+    throw new MaeError(
+      'MAE_SHAPE',
+      `run: input '${name}' must be ${describe(tensor)}, ${bytesOf(tensor)} bytes; got ${value.byteLength} bytes`,
+    );
+  }
 }
 
 export class Program {
@@ -147,7 +165,7 @@ export class Program {
       const { space, offset } = this.placeOf(tensor, undefined);
       return [space, offset, bytesOf(tensor)];
     });
-    const results = this.handle.run(this.nativeInputs(inputs), this.nativeStages(stages), Float64Array.from(places));
+    const results = this.handle.run(this.nativeInputs(inputs), this.nativeStages(stages, inputs.length), Float64Array.from(places));
     const settled: Promise<unknown> = results.then(
       () => this.forget(settled),
       () => this.forget(settled),
@@ -159,7 +177,7 @@ export class Program {
   /** Runs op by op with a wait after each: seconds per launch, in the order of the stages. Blocks the thread. */
   profile(inputs: readonly Inputs[], stages: readonly Stage[]): Float64Array {
     this.checkAlive('profile');
-    return this.handle.profile(this.nativeInputs(inputs), this.nativeStages(stages));
+    return this.handle.profile(this.nativeInputs(inputs), this.nativeStages(stages, inputs.length));
   }
 
   /** Waits until no run is in flight. */
@@ -176,6 +194,7 @@ export class Program {
 
   private checkAlive(what: string): void {
     if (this.disposed) throw new MaeError('MAE_DISPOSED', `${what}: this program was disposed; make a new one`);
+    this.store.checkAlive(what);
   }
 
   private forget(run: Promise<unknown>): void {
@@ -186,27 +205,30 @@ export class Program {
     if (inputs.length > this.microBatches) {
       throw new MaeError('MAE_ARGUMENT', `run: this program takes ${this.microBatches} micro-batches, got ${inputs.length}`);
     }
-    return inputs.flatMap((values, microBatch) =>
-      this.trace.inputs.flatMap((tensor) => {
+    return inputs.flatMap((values, microBatch) => {
+      const unknown = Object.keys(values).find((name) => !this.inputOffsets.has(name));
+      if (unknown) {
+        throw new MaeError(
+          'MAE_ARGUMENT',
+          `run: this program has no input '${unknown}'; it takes ${[...this.inputOffsets.keys()].join(', ')}`,
+        );
+      }
+      return this.trace.inputs.flatMap((tensor) => {
         const { name } = tensor.place as { name: string };
-        const value = values[name];
-        if (!value) throw new MaeError('MAE_ARGUMENT', `run: input '${name}' is missing; it is ${describe(tensor)}`);
-        if (value.byteLength !== bytesOf(tensor)) {
-          throw new MaeError(
-            'MAE_SHAPE',
-            `run: input '${name}' must be ${describe(tensor)}, ${bytesOf(tensor)} bytes; got ${value.byteLength} bytes`,
-          );
-        }
-        return [microBatch, this.inputOffsets.get(name)!, value];
-      }),
-    );
+        checkInput(name, tensor, values[name]);
+        return [microBatch, this.inputOffsets.get(name)!, values[name]];
+      });
+    });
   }
 
-  private nativeStages(stages: readonly Stage[]): Int32Array {
+  private nativeStages(stages: readonly Stage[], microBatches: number): Int32Array {
     return Int32Array.from(
       stages.flatMap(({ segment, microBatch = 0, accumulate = false }) => {
         const index = this.segmentNames.indexOf(segment);
         if (index < 0) throw new MaeError('MAE_GRAPH', `run: there is no segment '${segment}' (${this.segmentNames.join(', ')})`);
+        if (this.inputBytes > 0 && !(microBatch >= 0 && microBatch < microBatches)) {
+          throw new MaeError('MAE_ARGUMENT', `run: a stage reads micro-batch ${microBatch}, but inputs were given for ${microBatches}`);
+        }
         return [index, microBatch, Number(accumulate)];
       }),
     );

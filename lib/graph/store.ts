@@ -125,7 +125,7 @@ export class Store {
 
   /** @internal For programs: the native buffer of a place and the byte offset in it. */
   buffer(name: StoreBuffer | 'constants'): NativeBuffer {
-    if (this.disposed) throw new MaeError('MAE_DISPOSED', 'this model was disposed; make a new one');
+    this.checkAlive(name);
     const buffer = this.buffers.get(name);
     if (!buffer) throw new MaeError('MAE_GRAPH', `the store has no ${name}: make a training step first`);
     return buffer;
@@ -143,6 +143,11 @@ export class Store {
     const offset = this.constantOffset.get(constant);
     if (offset === undefined) throw new MaeError('MAE_GRAPH', `${constant.name} is not a constant of this store`);
     return offset;
+  }
+
+  /** @internal Programs use the store's memory: they ask before every run. */
+  checkAlive(what: string): void {
+    if (this.disposed) throw new MaeError('MAE_DISPOSED', `${what}: this model was disposed; make a new one`);
   }
 
   /** Device bytes held. */

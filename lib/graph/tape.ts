@@ -185,7 +185,7 @@ export class Tape {
 
   /**
    * Appends the backward pass of `loss`, the output of a root row: every parameter that it depends on has its gradient in the store after it.
-   * @throws MaeError MAE_GRAPH for a loss that is no root, or a path through a row without gradient
+   * @throws MaeError MAE_GRAPH for a loss that is no root, a path through a row without gradient, or a parameter as an operand that gets none
    */
   backward(loss: Tensor): void {
     const last = this.nodes.findIndex((node) => Object.values(node.y).includes(loss));
@@ -211,10 +211,20 @@ export class Tape {
       }
       const outer = this.scopes;
       this.scopes = [...node.scope];
-      const results = node.row.grad(this.gradientContext(node, gradients, needed));
-      for (const [name, gradient] of Object.entries(results)) {
-        const input = node.x[name];
-        if (gradient && input && needed.has(input)) this.contribute(gradients, input, gradient);
+      const intoParameters = new Set<string>();
+      const results = node.row.grad(this.gradientContext(node, gradients, needed, intoParameters));
+      for (const [name, input] of Object.entries(node.x)) {
+        if (!needed.has(input) || intoParameters.has(name)) continue;
+        const gradient = results[name];
+        // A gradient that went nowhere would leave a parameter untrained without a word.
+        if (!gradient || input.place.kind === 'parameter') {
+          const label = [...node.scope, node.op].join('.');
+          throw new MaeError(
+            'MAE_GRAPH',
+            `backward: '${label}' gives no gradient to a parameter as (or behind) its operand '${name}' (${input.name})`,
+          );
+        }
+        this.contribute(gradients, input, gradient);
       }
       this.scopes = outer;
     }
@@ -301,7 +311,8 @@ export class Tape {
     gradients.set(input, before ? this.call('add', { a: before, b: gradient }).y : gradient);
   }
 
-  private gradientContext(node: Node, gradients: Map<Tensor, Tensor>, needed: Set<Tensor>): GradientContext {
+  /** @param intoParameters  filled with the operands whose gradients the rule has written to the store */
+  private gradientContext(node: Node, gradients: Map<Tensor, Tensor>, needed: Set<Tensor>, intoParameters: Set<string>): GradientContext {
     return {
       info: this.info,
       x: node.x,
@@ -332,6 +343,7 @@ export class Tape {
             `${node.op}: '${input}' must be a parameter of the model to have a gradient, got ${node.x[input].name}`,
           );
         }
+        intoParameters.add(input);
         const { parameter } = place;
         const key = `gradient of ${parameter.name}`;
         return this.once(key, 'f32', () => this.tensor(parameter.shape, 'f32', { kind: 'gradient', parameter }, key));
