@@ -184,6 +184,8 @@ class Descriptors {
 bool cublaslt_available() { return library().complete; }
 const std::string& cublaslt_description() { return library().description; }
 
+void cublaslt_prepare() { handle(); }
+
 std::vector<CublasLtAlgorithm> cublaslt_algorithms(const CublasLtProduct& product, int most) {
   std::vector<CublasLtAlgorithm> algorithms;
   if (!cublaslt_available()) return algorithms;
