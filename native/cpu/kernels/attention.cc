@@ -55,12 +55,16 @@ static inline void attend_head(U u, const attention_args& a, int64_t head, const
   const int64_t units = a.head_dim / U::kGroup, groups = ceil_div(a.tokens, U::kGroup);
   pack_rows(u, head_matrix<T>(a.qkv, 3, 1, a, head), f.key_rows);
   pack_groups(u, head_matrix<T>(a.qkv, 3, 2, a, head), f.value_groups);
+  NextHead next = {};  // a guess, harmless where another thread takes it
+  if (head + threads() < a.batch * a.heads) {
+    for (int part = 0; part < 3; ++part) add_matrix(next, head_matrix<T>(a.qkv, 3, part, a, head + threads()));
+  }
   for_query_tiles(a.tokens, [&](int64_t begin, int64_t queries) {
     const int64_t columns = whole_vectors(queries);
     pack_columns(units_of(u, tokens_of(q, begin, queries), f.output), f.query_columns);
-    multiply<U, Left::Rows>(a.tokens, columns, units, f.key_rows, f.query_columns, f.scores);
+    multiply<U, Left::Rows>(a.tokens, columns, units, f.key_rows, f.query_columns, f.scores, next);
     for_vectors(columns, [&](int64_t column, auto v) { softmax(u, f, a.tokens, float(a.scale) * kLog2e, column, v); });
-    multiply<U, Left::Columns>(queries, f.output.stride, groups, f.weights, f.value_groups, f.output);
+    multiply<U, Left::Columns>(queries, f.output.stride, groups, f.weights, f.value_groups, f.output, next);
     unpack(f.output, tokens_of(out, begin, queries), [&](int64_t t) { return 1.0f / f.sum.at[t]; });
     if (a.lse.data) {
       float* lse = a.lse.f32_mut() + head * a.tokens + begin;

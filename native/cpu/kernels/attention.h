@@ -106,17 +106,11 @@ static inline HeadMatrix<T> tokens_of(const HeadMatrix<T>& x, int64_t begin, int
   return {x.at + begin * x.stride, x.stride, count, x.width};
 }
 
-// Rows lie pages apart, out of reach of the hardware's prefetching: packing asks for the row this many rows ahead.
-constexpr int64_t kRowsAhead = 8;
-
 template <class U, class T>
 static inline void pack_rows(U u, const HeadMatrix<T>& x, Matrix to) {
   for (int64_t t = 0; t < x.tokens; ++t) {
     const T* row = x.at + t * x.stride;
-    for_lanes(x.width / U::kGroup, [&](int64_t i, auto n) {
-      __builtin_prefetch(row + kRowsAhead * x.stride + i * U::kGroup);
-      store(row_of(to, t) + i, load_units(u, row, i, n));
-    });
+    for_lanes(x.width / U::kGroup, [&](int64_t i, auto n) { store(row_of(to, t) + i, load_units(u, row, i, n)); });
   }
 }
 
@@ -130,8 +124,6 @@ static inline void pack_groups(Pairs, const HeadMatrix<uint16_t>& x, Matrix to) 
   for (int64_t t = 0; t < x.tokens; t += 2) {
     const uint16_t* row = x.at + t * x.stride;
     for_lanes(x.width, [&](int64_t i, auto n) {
-      __builtin_prefetch(row + kRowsAhead * x.stride + i);
-      __builtin_prefetch(row + (kRowsAhead + 1) * x.stride + i);
       const vf even = load(row + i, n), odd = t + 1 < x.tokens ? load(row + x.stride + i, n) : vf{};
       store(row_of(to, t / 2) + i, (vf)((vu)even >> 16 | (vu)odd));
     });
@@ -226,7 +218,7 @@ static inline void unpack(Matrix x, const HeadMatrix<T>& to, const F& factor) {
 enum class Left { Rows, Columns };
 
 // These products are small, in cache and of any shape, so tiles follow the shape; the large GEMM's kernel (microkernel.h) has one shape of
-// tile, and prefetches. R rows by V vectors of a product stay in registers while the sum runs. Of 32 vector registers 24 hold sums, the
+// tile. R rows by V vectors of a product stay in registers while the sum runs. Of 32 vector registers 24 hold sums, the
 // others the V vectors of b and a broadcast; of 16 hold 12 (8 on SSE, where a product takes a register before it is added).
 #if defined(__AVX512F__)
 constexpr int kMaxVectors = 4;
@@ -300,9 +292,34 @@ static inline Pieces even_pieces(int64_t items, int64_t most) {
 }
 static inline int64_t piece_size(const Pieces& p, int64_t piece) { return p.size + (piece < p.longer); }
 
+// The matrices of the head that this thread takes next, to be brought into L2 row by row while it works on the present one: the rows of a
+// head lie pages apart, out of reach of the hardware's prefetching.
+struct NextHead {
+  const char* matrix[4];
+  int64_t stride[4], row_bytes, rows, count;  // of matrices
+  int64_t at, row;                            // the next row to ask for
+};
+template <class T>
+static inline void add_matrix(NextHead& next, const HeadMatrix<T>& x) {
+  next.matrix[next.count] = reinterpret_cast<const char*>(x.at);
+  next.stride[next.count] = x.stride * int64_t(sizeof(T));
+  next.row_bytes = x.width * int64_t(sizeof(T));
+  next.rows = x.tokens;
+  ++next.count;
+}
+static inline void prefetch_rows(NextHead& next, int64_t rows) {
+  for (; rows > 0 && next.at < next.count; --rows) {
+    const char* row = next.matrix[next.at] + next.row * next.stride[next.at];
+    for (int64_t i = 0; i < next.row_bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+    if (++next.row == next.rows) next.row = 0, ++next.at;
+  }
+}
+constexpr int64_t kRowsPerTile = 8;  // asked for with each tile of a product: all of them in the time that a head takes at T = 50
+
 // c[rows, columns] (+)= Σ_k a · b[depth, columns]. columns: whole vectors; depth: in units.
 template <class U, Left kLeft>
-static inline void multiply(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, Matrix c, bool accumulate = false) {
+static inline void multiply(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, Matrix c, NextHead& next,
+                            bool accumulate = false) {
   const Pieces panels = even_pieces(columns / kLanes, kMaxVectors);
   for (int64_t p = 0, column = 0; p < panels.count; ++p) {
     const int64_t vectors = piece_size(panels, p);
@@ -311,6 +328,7 @@ static inline void multiply(int64_t rows, int64_t columns, int64_t depth, Matrix
     for (int64_t i = 0, row = 0; i < blocks.count; ++i) {
       const float* left = kLeft == Left::Rows ? row_of(a, row) : a.at + row;
       const TileFunction tile = i < blocks.longer ? longer : shorter;
+      prefetch_rows(next, kRowsPerTile);
       tile(depth, left, a.stride, b.at + column, b.stride, row_of(c, row) + column, c.stride, accumulate);
       row += piece_size(blocks, i);
     }

@@ -91,17 +91,22 @@ static inline void attend_head_grad(U u, const attention_grad_args& a, int64_t h
   pack_rows(u, k, f.key_rows);
   pack_rows(u, head_matrix<T>(a.qkv, 3, 2, a, head), f.value_rows);
   if (G > 1) pack_groups(u, k, f.key_groups);
+  NextHead next = {};  // a guess, harmless where another thread takes it
+  if (head + threads() < a.batch * a.heads) {
+    for (int part = 0; part < 3; ++part) add_matrix(next, head_matrix<T>(a.qkv, 3, part, a, head + threads()));
+    add_matrix(next, head_matrix<T>(a.dout, 1, 0, a, head + threads()));
+  }
   for_query_tiles(tokens, [&](int64_t begin, int64_t queries) {
     const int64_t columns = whole_vectors(queries), groups = ceil_div(queries, G);
     const bool accumulate = begin > 0;
     pack_both(u, tokens_of(q, begin, queries), f.query_groups, f.query_columns);
     pack_both(u, tokens_of(dout, begin, queries), f.dout_groups, f.dout_columns);
-    multiply<U, Left::Rows>(tokens, columns, units, f.key_rows, f.query_columns, f.scores);
-    multiply<U, Left::Rows>(tokens, columns, units, f.value_rows, f.dout_columns, f.dweights);
+    multiply<U, Left::Rows>(tokens, columns, units, f.key_rows, f.query_columns, f.scores, next);
+    multiply<U, Left::Rows>(tokens, columns, units, f.value_rows, f.dout_columns, f.dweights, next);
     for_vectors(columns, [&](int64_t column, auto v) { softmax_grad(u, f, tokens, float(a.scale) * kLog2e, column, v); });
-    multiply<U, Left::Columns>(queries, width, ceil_div(tokens, G), f.dscore_groups, f.key_groups, f.dq);
-    multiply<U, Left::Rows>(tokens, width, groups, f.dscore_rows, f.query_groups, f.dk, accumulate);
-    multiply<U, Left::Rows>(tokens, width, groups, f.weight_rows, f.dout_groups, f.dv, accumulate);
+    multiply<U, Left::Columns>(queries, width, ceil_div(tokens, G), f.dscore_groups, f.key_groups, f.dq, next);
+    multiply<U, Left::Rows>(tokens, width, groups, f.dscore_rows, f.query_groups, f.dk, next, accumulate);
+    multiply<U, Left::Rows>(tokens, width, groups, f.weight_rows, f.dout_groups, f.dv, next, accumulate);
     unpack(f.dq, tokens_of(dq, begin, queries), scale);
   });
   unpack(f.dk, head_matrix<T>(a.dqkv, 3, 1, a, head), scale);
