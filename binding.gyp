@@ -45,6 +45,7 @@
           "variables": {"nvcc": "<!(node scripts/toolchain.js nvcc)"},
           "defines": ["MAE_WITH_CUDA", "MAE_CUDA_ARCH_LIST=\"<!(node scripts/toolchain.js arches)\""],
           "sources": ["<@(cuda_sources)"],
+          "include_dirs": ["<!(node scripts/toolchain.js cudalib)/../include"],
           "libraries": ["-L<!(node scripts/toolchain.js cudalib)", "-lcudart_static", "-lrt", "-ldl", "-lpthread"],
           "rules": [{
             "rule_name": "nvcc",
