@@ -25,8 +25,48 @@
       "native/cpu/kernels/tokens.cc"
     ],
     "cuda_sources": [
+      "cuda/attention.cu",
+      "cuda/attention_backward.cu",
+      "cuda/attention_backward_short.cu",
+      "cuda/attention_f32.cu",
+      "cuda/attention_forward.cu",
+      "cuda/cublaslt.cc",
+      "cuda/device.cu",
+      "cuda/elementwise.cu",
+      "cuda/gemm.cu",
+      "cuda/gemm_choice.cc",
+      "cuda/gemm_mma.cu",
+      "cuda/gemm_reduce.cu",
+      "cuda/gemm_simt.cu",
+      "cuda/gemm_wgmma.cu",
+      "cuda/layer_norm.cu",
+      "cuda/linear.cu",
+      "cuda/masked_mse.cu",
+      "cuda/optimizer.cu",
+      "cuda/partial_sums.cu",
+      "cuda/patch_embed.cu",
+      "cuda/patch_gather.cu",
+      "cuda/random_mask.cu",
+      "cuda/tokens.cu"
     ],
     "cuda_headers": [
+      "cuda/attention.cuh",
+      "cuda/attention_backward.cuh",
+      "cuda/attention_mma.cuh",
+      "cuda/attention_softmax.cuh",
+      "cuda/attention_tile.cuh",
+      "cuda/check.h",
+      "cuda/common.cuh",
+      "cuda/cublaslt.h",
+      "cuda/gemm.cuh",
+      "cuda/gemm_choice.h",
+      "cuda/gemm_epilogue.cuh",
+      "cuda/gemm_kernels.h",
+      "cuda/gemm_maps.h",
+      "cuda/gemm_ptx.cuh",
+      "cuda/partial_sums.cuh",
+      "cuda/patch_gather.cuh",
+      "cuda/row_moves.cuh"
     ]
   }
 }
