@@ -75,6 +75,7 @@ export class Store {
 
   /** Makes gradients and moments, when a training step is made. */
   prepareTraining(): void {
+    this.checkAlive('trainStep');
     for (const buffer of ['gradients', 'moment1', 'moment2'] as const) if (!this.has(buffer)) this.allocate(buffer, this.count * 4);
   }
 

@@ -67,7 +67,6 @@ export function resolveConfig(options: MaeOptions): MaeConfig {
     if (dim % heads) refuse(`${names} must divide, got ${dim} and ${heads}`);
     if ((dim / heads) % 8 || dim / heads > 128)
       refuse(`${names} must give heads of a multiple of 8 up to 128 wide, got ${dim} / ${heads} = ${dim / heads}`);
-    if (dim % 4) refuse(`${names}: 2-D sin-cos positions need a width that is a multiple of 4, got ${dim}`);
   }
   for (const name of ['mean', 'std'] as const) {
     if (resolved[name].length !== resolved.inChans)

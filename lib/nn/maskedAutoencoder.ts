@@ -2,7 +2,7 @@
 import { MaeError } from '../errors';
 import { CONTROL_BYTES, encodeControl } from '../graph/control';
 import { openDevice, type OpenDevice, type Precision } from '../graph/device';
-import { Program } from '../graph/program';
+import { Program, type Inputs } from '../graph/program';
 import { Store } from '../graph/store';
 import { Tape } from '../graph/tape';
 import type { Constant, Parameter, Tensor } from '../graph/tensor';
@@ -53,6 +53,10 @@ export interface ForwardResult {
 interface ForwardProgram {
   readonly program: Program;
   readonly reads: readonly Tensor[];
+  /** Calls that run it or wait to. */
+  users: number;
+  /** No longer in the cache: the last user disposes it. */
+  evicted: boolean;
 }
 
 /** Programs of other batch sizes or mask ratios that are kept for the next call. */
@@ -83,6 +87,9 @@ export class MaskedAutoencoder {
     if (this.precision !== 'fp32' && this.precision !== 'bf16') {
       throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: precision must be 'fp32' or 'bf16', got '${String(precision)}'`);
     }
+    if (imageDType !== 'u8' && imageDType !== 'f32') {
+      throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: imageDType must be 'u8' or 'f32', got '${String(imageDType)}'`);
+    }
     this.seed = seed;
     this.imageDType = imageDType;
     this.mae = makeMae(this.config, seed, imageDType);
@@ -109,14 +116,17 @@ export class MaskedAutoencoder {
   async forward(images: Uint8Array | Float32Array, options: ForwardOptions = {}): Promise<ForwardResult> {
     const batch = this.countOf('forward', images);
     const patches = numPatches(this.config);
-    const maskRatio = options.keep ? 1 - (options.keep[0].length + 0.5) / patches : (options.maskRatio ?? this.config.maskRatio);
     const noise = options.keep ? noiseOf(options.keep, batch, patches) : options.noise;
+    // Half a patch more than are kept: truncating L·(1 − ratio) then gives exactly those.
+    const maskRatio = options.keep
+      ? Math.max(0, 1 - (options.keep[0].length + 0.5) / patches)
+      : (options.maskRatio ?? this.config.maskRatio);
     if (noise && noise.length !== batch * patches) {
       throw new MaeError('MAE_SHAPE', `forward: noise must be [${batch}, ${patches}], got ${noise.length} values`);
     }
     const config = resolveConfig({ ...this.config, maskRatio });
     const mae = { ...this.mae, config };
-    const { program, reads } = this.cached(
+    const made = this.cached(
       `forward ${batch} ${maskRatio} ${Boolean(noise)}`,
       (t, images_, control, indices) => {
         const given = noise && t.input('noise', [batch, patches], 'f32');
@@ -128,12 +138,8 @@ export class MaskedAutoencoder {
       },
       batch,
     );
-    const { results } = await program.run(
-      [{ ...this.inputs(images, batch, options), ...(noise ? { noise } : {}) }],
-      [{ segment: 'run' }],
-      reads,
-    );
-    const [latent, pred, mask, idsRestore, loss] = await results;
+    const inputs = { ...this.inputs(images, batch, options), ...(noise ? { noise } : {}) };
+    const [latent, pred, mask, idsRestore, loss] = await runCached(made, inputs);
     return {
       latent: new Float32Array(latent),
       pred: new Float32Array(pred),
@@ -149,9 +155,8 @@ export class MaskedAutoencoder {
    */
   async features(images: Uint8Array | Float32Array, { pool = 'mean' as 'cls' | 'mean' | 'tokens' } = {}): Promise<Float32Array> {
     const batch = this.countOf('features', images);
-    const { program, reads } = this.cached(`features ${batch}`, (t, images_) => [this.readable(t, encode(t, this.mae, images_))], batch);
-    const { results } = await program.run([this.inputs(images, batch, {})], [{ segment: 'run' }], reads);
-    const tokens = new Float32Array((await results)[0]);
+    const made = this.cached(`features ${batch}`, (t, images_) => [this.readable(t, encode(t, this.mae, images_))], batch);
+    const tokens = new Float32Array((await runCached(made, this.inputs(images, batch, {})))[0]);
     return pool === 'tokens' ? tokens : poolTokens(tokens, batch, numPatches(this.config) + 1, this.config.embedDim, pool);
   }
 
@@ -206,11 +211,13 @@ export class MaskedAutoencoder {
       if (tensor && !values) throw new MaeError('MAE_FORMAT', `${path}: ${name} is ${tensor.dtype}, not floating point`);
       return values;
     };
+    // All are converted before the first is written: a tensor that cannot be leaves the model as it was.
+    const values = new Map([...this.store.parameters, ...tables].map(({ name }) => [name, valuesOf(name)]));
     for (const parameter of this.store.parameters) {
-      const values = valuesOf(parameter.name);
-      if (values) this.store.write(parameter, values);
+      const given = values.get(parameter.name);
+      if (given) this.store.write(parameter, given);
     }
-    for (const table of tables) this.store.writeConstant(table, valuesOf(table.name)!);
+    for (const table of tables) this.store.writeConstant(table, values.get(table.name)!);
     return report;
   }
 
@@ -296,14 +303,26 @@ export class MaskedAutoencoder {
     const control = t.input('control', [CONTROL_BYTES / 4], 'f32');
     const indices = t.input('indices', [batch], 'i32');
     const reads = trace(t, images, control, indices).map((tensor) => t.keep(tensor));
-    const made = { program: new Program(t.finish(), this.store), reads };
+    const made = { program: new Program(t.finish(), this.store), reads, users: 0, evicted: false };
     if (this.cache.size >= CACHED_PROGRAMS) {
-      const [oldest] = this.cache.keys();
-      this.cache.get(oldest)!.program.dispose();
+      const [[oldest, evicted]] = this.cache;
       this.cache.delete(oldest);
+      evicted.evicted = true;
+      if (evicted.users === 0) evicted.program.dispose();
     }
     this.cache.set(key, made);
     return made;
+  }
+}
+
+async function runCached(made: ForwardProgram, inputs: Inputs): Promise<ArrayBuffer[]> {
+  made.users++;
+  try {
+    const { results } = await made.program.run([inputs], [{ segment: 'run' }], made.reads);
+    return await results;
+  } finally {
+    made.users--;
+    if (made.evicted && made.users === 0) made.program.dispose();
   }
 }
 

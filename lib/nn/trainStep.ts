@@ -4,7 +4,7 @@ import { CONTROL_BYTES, encodeControl } from '../graph/control';
 import { Program, type Inputs, type ProgramOptions, type Stage } from '../graph/program';
 import type { Store } from '../graph/store';
 import { Tape, type Trace } from '../graph/tape';
-import type { Tensor } from '../graph/tensor';
+import { size, type Tensor } from '../graph/tensor';
 import { type AdamW, type AdamWOptions, resolveAdamW, segments } from '../optim/adamw';
 import { checkImages, type ImageBatch } from './images';
 import { decode, encode, type Mae, predict, randomMask, reconstructionLoss } from './mae';
@@ -46,10 +46,10 @@ interface TracedStep {
   readonly report: Tensor;
 }
 
-/** Traces the two segments: `backward` (writes or adds gradients) and `update`. */
+/** Traces the two segments: `backward` (writes or adds gradients) and `update`. Of the store it needs sizes only, no memory. */
 export function traceTrainStep(
   mae: Mae,
-  store: Store,
+  store: Pick<Store, 'compute' | 'deviceKind' | 'count' | 'parameters'>,
   batchSize: number,
   seed: number,
   adamw: AdamW,
@@ -100,6 +100,7 @@ export class TrainStep {
   private readonly report: Tensor;
   private readonly stages: readonly Stage[];
   private readonly clipGrad: number;
+  private readonly givenNoise: boolean;
   private readonly mae: Mae;
   private readonly imageDType: 'u8' | 'f32';
   private pictures = 0;
@@ -110,6 +111,9 @@ export class TrainStep {
     this.accumIter = positive('accumIter', options.accumIter ?? 1);
     this.optimizer = resolveAdamW(options.optimizer);
     this.clipGrad = options.clipGrad ?? 0;
+    if (!(this.clipGrad >= 0))
+      throw new MaeError('MAE_ARGUMENT', `trainStep: clipGrad must be a number of at least 0, got ${this.clipGrad}`);
+    this.givenNoise = options.givenNoise ?? false;
     this.mae = mae;
     this.imageDType = imageDType;
     const { config } = mae;
@@ -121,7 +125,7 @@ export class TrainStep {
     }
     store.prepareTraining();
     store.setSegments(segments(store.parameters, this.optimizer.weightDecay));
-    const { trace, report } = traceTrainStep(mae, store, this.batchSize, seed, this.optimizer, options.givenNoise ?? false, imageDType);
+    const { trace, report } = traceTrainStep(mae, store, this.batchSize, seed, this.optimizer, this.givenNoise, imageDType);
     this.report = report;
     this.program = new Program(trace, store, { ...options.program, microBatches: this.accumIter });
     const backward = Array.from({ length: this.accumIter }, (_, i) => ({ segment: 'backward', microBatch: i, accumulate: i > 0 }));
@@ -135,13 +139,17 @@ export class TrainStep {
 
   /**
    * Takes the pictures and enqueues the step; resolves when they are taken, not when it is done.
-   * @throws MaeError MAE_SHAPE when the number or size of the pictures is not the step's
+   * @throws MaeError MAE_SHAPE when the number or size of the pictures is not the step's, MAE_ARGUMENT for what is of another type
    */
   async run(batch: StepBatch, { lr }: { lr: number }): Promise<StepResult> {
     const inputs = this.inputs(batch, lr);
     const { results } = await this.program.run(inputs, this.stages, [this.report]);
     const report = results.then(([bytes]) => new Float32Array(bytes));
-    return { loss: report.then((r) => r[0]), gradNorm: report.then((r) => r[1]), finite: report.then((r) => r[3] === 1) };
+    const gradNorm = report.then((r) => r[1]);
+    const finite = report.then((r) => r[3] === 1);
+    // A failed step fails all three; whoever awaits the loss has seen it, and the others must not end the process as unhandled.
+    for (const other of [gradNorm, finite]) other.catch(() => undefined);
+    return { loss: report.then((r) => r[0]), gradNorm, finite };
   }
 
   /** Seconds of every launch of a step, run op by op (it trains). Blocks the thread. */
@@ -161,12 +169,10 @@ export class TrainStep {
     checkImages('trainStep.run', batch.images, this.imageDType, this.effectiveBatch, config);
     if (!Number.isFinite(lr)) throw new MaeError('MAE_ARGUMENT', `trainStep.run: lr must be a finite number, got ${lr}`);
     const indices = batch.indices ?? Int32Array.from({ length: this.effectiveBatch }, (_, i) => this.pictures + i);
-    if (indices.length !== this.effectiveBatch) {
-      throw new MaeError(
-        'MAE_SHAPE',
-        `trainStep.run: indices needs ${this.effectiveBatch} entries, one for each picture, got ${indices.length}`,
-      );
-    }
+    checkArray('indices', indices, 'Int32Array', [this.effectiveBatch]);
+    if (this.givenNoise) checkArray('noise', batch.noise, 'Float32Array', [this.effectiveBatch, numPatches(config)]);
+    else if (batch.noise)
+      throw new MaeError('MAE_ARGUMENT', 'trainStep.run: this step draws its own masks; make it with givenNoise: true to give it noise');
     this.pictures += this.effectiveBatch;
     this.optimizerStep++;
     const control = encodeControl({
@@ -187,6 +193,19 @@ export class TrainStep {
       ...(batch.noise ? { noise: batch.noise.subarray(i * noisePerBatch, (i + 1) * noisePerBatch) } : {}),
     }));
   }
+}
+
+/** By its class's name: an array of another realm is no instance of this realm's classes. */
+function checkArray(
+  name: string,
+  value: ArrayLike<number> | undefined,
+  type: 'Int32Array' | 'Float32Array',
+  shape: readonly number[],
+): void {
+  const need = `trainStep.run: ${name} must be ${type === 'Int32Array' ? 'an' : 'a'} ${type} [${shape.join(', ')}]`;
+  const got = value?.constructor.name ?? 'none';
+  if (got !== type) throw new MaeError('MAE_ARGUMENT', `${need}, got ${got}`);
+  if (value!.length !== size(shape)) throw new MaeError('MAE_SHAPE', `${need}, got ${value!.length} values`);
 }
 
 function positive(name: string, value: number): number {
