@@ -21,6 +21,7 @@
       "native/cpu/kernels/masked_mse.cc",
       "native/cpu/kernels/optimizer.cc",
       "native/cpu/kernels/patch_embed.cc",
+      "native/cpu/kernels/peak.cc",
       "native/cpu/kernels/random_mask.cc",
       "native/cpu/kernels/tokens.cc"
     ],

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { MaeError } from '../errors';
 import { packageVersion } from '../train/summary';
+import { benchCommand } from './bench';
 import { buildCommand } from './build';
 import { checkDataCommand } from './check-data';
 import { convertCommand } from './convert';
@@ -16,7 +17,16 @@ export async function main(argv: readonly string[]): Promise<void> {
     .description('Pre-train masked autoencoders (He et al. 2021) on pictures.')
     .version(packageVersion())
     .showHelpAfterError('(--help lists the options)');
-  for (const command of [pretrainCommand, reconstructCommand, checkDataCommand, packCommand, convertCommand, doctorCommand, buildCommand]) {
+  for (const command of [
+    pretrainCommand,
+    reconstructCommand,
+    checkDataCommand,
+    packCommand,
+    convertCommand,
+    benchCommand,
+    doctorCommand,
+    buildCommand,
+  ]) {
     command(program);
   }
   try {

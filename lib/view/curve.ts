@@ -1,6 +1,6 @@
 /** Loss curves as SVG. */
 import { formatLearningRate, groupDigits } from './format';
-import { escapeXml } from './svg';
+import { fonts, palette, px, sideways, text } from './svg';
 import { niceTicks } from './ticks';
 
 export type Point = readonly [x: number, y: number];
@@ -93,8 +93,6 @@ interface Scale {
   at: (value: number) => number;
 }
 
-const fonts = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif";
-const palette = ['#2563eb', '#ea580c', '#059669', '#9333ea', '#dc2626', '#0891b2'];
 const ink = 'fill="#111827"';
 const muted = 'fill="#6b7280" text-anchor="middle"';
 const rateColor = '#64748b';
@@ -247,16 +245,4 @@ function thin(points: readonly Point[], x: Scale, area: Area, noisy: boolean): r
 function strokePath(points: readonly Point[], x: Scale, y: Scale, attributes: string): string {
   const path = points.map(([a, b], i) => `${i ? 'L' : 'M'}${px(x.at(a))} ${px(y.at(b))}`).join('');
   return `<path d="${path}" fill="none" ${attributes}/>`;
-}
-
-function px(value: number): number {
-  return Number(value.toFixed(1));
-}
-
-function text(x: number, y: number, content: string, attributes: string): string {
-  return `<text x="${x}" y="${y}" ${attributes}>${escapeXml(content)}</text>`;
-}
-
-function sideways(x: number, y: number, content: string, attributes: string): string {
-  return text(x, y, content, `${attributes} transform="rotate(-90 ${x} ${y})"`);
 }

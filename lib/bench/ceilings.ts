@@ -1,0 +1,123 @@
+/** The machine's own limits, measured in the same run: arithmetic on registers, memory bandwidth, and a large matrix product. */
+import { bfloat16FromFloat32 } from '../halfPrecision';
+import type { OpenDevice, Precision } from '../graph/device';
+import { Program } from '../graph/program';
+import { Store } from '../graph/store';
+import { Tape, type Launch, type Trace } from '../graph/tape';
+import type { Constant, Tensor } from '../graph/tensor';
+import { ParameterFactory, xavierUniform } from '../nn/init';
+import type { BenchResult } from './result';
+
+export type Ceilings = BenchResult['ceilings'];
+
+/** How often each limit is measured. The best time counts: a ceiling is what the machine can do when nothing disturbs it. */
+const RUNS = { most: 20, least: 3, seconds: 1.5 };
+/** 4 · 10⁹ FLOPs: tens of milliseconds on two cores, in pieces enough for any number of them. */
+const FMA = { flops: 4e9, chunks: 512 };
+/** Side of the product: large enough that it is bound by arithmetic on the device. */
+const MATMUL_SIZE = { cpu: 2048, cuda: 8192 };
+/** float32 values that are copied, 256 MiB: more than any cache holds. */
+const COPY_VALUES = 2 ** 26;
+
+/** Dense FLOP/s of bf16 tensor cores with float32 accumulation, and of plain float32, from NVIDIA's data sheets. First match wins. */
+const DATA_SHEETS: readonly (readonly [RegExp, { readonly bf16: number; readonly fp32: number }])[] = [
+  [/H100 PCIe/i, { bf16: 756e12, fp32: 51.2e12 }],
+  [/H100 NVL/i, { bf16: 835e12, fp32: 60e12 }],
+  [/H100|H200|GH200/i, { bf16: 989.4e12, fp32: 66.9e12 }],
+  [/B200/i, { bf16: 2250e12, fp32: 75e12 }],
+  [/A100/i, { bf16: 312e12, fp32: 19.5e12 }],
+  [/L40S/i, { bf16: 362e12, fp32: 91.6e12 }],
+  [/\bL4\b/i, { bf16: 121e12, fp32: 30.3e12 }],
+  [/RTX 5090/i, { bf16: 209.5e12, fp32: 104.8e12 }],
+  [/RTX 4090/i, { bf16: 165.2e12, fp32: 82.6e12 }],
+  [/A6000/i, { bf16: 154.8e12, fp32: 38.7e12 }],
+  [/RTX 3090/i, { bf16: 71e12, fp32: 35.6e12 }],
+];
+
+export function measureCeilings(device: OpenDevice, precision: Precision): Ceilings {
+  return {
+    arithmetic: device.kind === 'cpu' ? processorPeak(device) : dataSheetPeak(device.handle.name),
+    matmul: { size: MATMUL_SIZE[device.kind], precision, flopsPerSecond: matmulRate(device, precision) },
+    copyBytesPerSecond: copyRate(device),
+  };
+}
+
+/** FLOP/s that the precision's instructions could reach, for MFU and the kernels' shares; undefined for a GPU that is not in the table. */
+export function peakOf(ceilings: Ceilings, precision: Precision): number | undefined {
+  return ceilings.arithmetic?.[precision];
+}
+
+function dataSheetPeak(name: string): Ceilings['arithmetic'] {
+  const found = DATA_SHEETS.find(([pattern]) => pattern.test(name));
+  return found && { ...found[1], source: 'data sheet' };
+}
+
+/** The kernel peak_fma is no op of a model, so its launch is written here as the tape would. */
+function processorPeak(device: OpenDevice): Ceilings['arithmetic'] {
+  const factor: Constant = { name: 'factor', shape: [1], values: Float32Array.of(0.5) };
+  const rate = (bf16: number): number => {
+    const store = new Store(device.id, device.handle, 'f32', new ParameterFactory(0).parameters, [factor]);
+    const tensor = (id: number, name: string, shape: readonly number[], place: Tensor['place']): Tensor => ({
+      id,
+      name,
+      shape,
+      dtype: 'f32',
+      place,
+    });
+    const launch: Launch = {
+      kernel: 'peak_fma',
+      operands: {
+        x: tensor(0, 'factor', [1], { kind: 'constant', constant: factor }),
+        sums: tensor(1, 'sums', [FMA.chunks], { kind: 'arena' }),
+      },
+      accumulate: {},
+      dims: { chunks: FMA.chunks, flops: FMA.flops, bf16 },
+      reals: {},
+      label: 'peak_fma',
+      inPlace: [],
+      prunable: [],
+    };
+    const info = { compute: 'f32', device: 'cpu', training: false } as const;
+    const trace: Trace = { info, launches: [launch], ops: [], segments: { run: [0, 1] }, inputs: [], kept: [] };
+    return FMA.flops / best(trace, store, {});
+  };
+  return { fp32: rate(0), bf16: rate(1), source: 'measured' };
+}
+
+function matmulRate(device: OpenDevice, precision: Precision): number {
+  const n = MATMUL_SIZE[device.kind];
+  const make = new ParameterFactory(0);
+  const weight = make.make('w', [n, n], xavierUniform);
+  const compute = precision === 'bf16' ? 'bf16' : 'f32';
+  const store = new Store(device.id, device.handle, compute, make.parameters, []);
+  const t = new Tape({ compute, device: device.kind, training: false });
+  t.call('linear', { x: t.input('x', [n, n], compute), w: t.weight(weight) });
+  const values = new Float32Array(n * n);
+  xavierUniform(values, [n, n], 0, 1);
+  return (2 * n ** 3) / best(t.finish(), store, { x: compute === 'bf16' ? bfloat16FromFloat32(values) : values });
+}
+
+function copyRate(device: OpenDevice): number {
+  const make = new ParameterFactory(0);
+  const source = make.make('source', [COPY_VALUES], xavierUniform);
+  const store = new Store(device.id, device.handle, 'f32', make.parameters, []);
+  const t = new Tape({ compute: 'f32', device: device.kind, training: false });
+  t.call('cast', { x: t.parameter(source) }, { f32: true });
+  return (2 * 4 * COPY_VALUES) / best(t.finish(), store, {}); // read and written
+}
+
+/** Seconds of the trace's only launch. */
+function best(trace: Trace, store: Store, inputs: Readonly<Record<string, ArrayBufferView>>): number {
+  const program = new Program(trace, store);
+  try {
+    const times: number[] = [];
+    const started = performance.now();
+    while (times.length < RUNS.least || (times.length < RUNS.most && performance.now() - started < RUNS.seconds * 1000)) {
+      times.push(program.profile([inputs], [{ segment: 'run' }])[0]);
+    }
+    return Math.min(...times);
+  } finally {
+    program.dispose();
+    store.dispose();
+  }
+}
