@@ -17,7 +17,8 @@ Napi::Object init_data(Napi::Env env, Napi::Object exports);  // native/data/bin
 
 namespace {
 
-std::atomic<int64_t> live_bytes{0};  // device memory held by buffers and programs
+std::atomic<int64_t> live_bytes{0};    // device memory held by buffers and programs
+std::atomic<int64_t> live_programs{0};
 
 // What this environment (main thread or worker) holds: one executor per opened device.
 struct AddonData {
@@ -63,6 +64,9 @@ Bytes bytes_of(const Napi::Value& value) {
   const auto array = value.As<Napi::TypedArray>();
   return {static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
 }
+
+// Tells V8 of memory that it does not see, so that a forgotten object is collected some day. Given back in `dispose` and finalizers.
+void account(Napi::BasicEnv env, int64_t bytes) { Napi::MemoryManagement::AdjustExternalMemory(env, bytes); }
 
 // --- Device --------------------------------------------------------------------------------------------------------------------
 class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
@@ -195,9 +199,10 @@ class BufferObject : public Napi::ObjectWrap<BufferObject> {
       });
     });
     live_bytes += int64_t(bytes_);
+    account(info.Env(), int64_t(bytes_));
   }
   ~BufferObject() override { release(); }
-  void Finalize(Napi::BasicEnv) override { release(); }
+  void Finalize(Napi::BasicEnv env) override { dispose(env); }
 
   void* memory = nullptr;
 
@@ -245,8 +250,12 @@ class BufferObject : public Napi::ObjectWrap<BufferObject> {
     });
   }
   Napi::Value Dispose(const Napi::CallbackInfo& info) {
-    guarded(info.Env(), [&] { release(); });
+    guarded(info.Env(), [&] { dispose(info.Env()); });
     return info.Env().Undefined();
+  }
+  void dispose(Napi::BasicEnv env) {
+    if (memory) account(env, -int64_t(bytes_));
+    release();
   }
 
   std::shared_ptr<Executor> executor_;
@@ -289,9 +298,11 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
       executor_->run_now([&](Device&) { program_ = std::make_unique<Program>(share_device(), std::move(spec)); });
     });
     live_bytes += int64_t(program_->device_bytes());
+    ++live_programs;
+    account(info.Env(), int64_t(program_->device_bytes()));
   }
   ~ProgramObject() override { release(); }
-  void Finalize(Napi::BasicEnv) override { release(); }
+  void Finalize(Napi::BasicEnv env) override { dispose(env); }
 
  private:
   std::shared_ptr<Device> share_device() { return std::shared_ptr<Device>(executor_, &executor_->device()); }
@@ -299,6 +310,7 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
   void release() {
     if (!program_) return;
     live_bytes -= int64_t(program_->device_bytes());
+    --live_programs;
     executor_->run_now([&](Device& device) {
       device.synchronize();
       program_.reset();
@@ -372,9 +384,13 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
   }
 
   Napi::Value Dispose(const Napi::CallbackInfo& info) {
-    guarded(info.Env(), [&] { release(); });
+    guarded(info.Env(), [&] { dispose(info.Env()); });
     buffers_.Reset();
     return info.Env().Undefined();
+  }
+  void dispose(Napi::BasicEnv env) {
+    if (program_) account(env, -int64_t(program_->device_bytes()));
+    release();
   }
 
   std::shared_ptr<Executor> executor_;
@@ -444,8 +460,17 @@ Napi::Value SetErrorClass(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// Kernels size their workspace by the number of threads when a program is planned: it grows only while there is none.
 Napi::Value SetThreads(const Napi::CallbackInfo& info) {
-  cpu::set_threads(info[0].As<Napi::Number>().Int32Value());
+  const int wanted = info[0].As<Napi::Number>().Int32Value();
+  guarded(info.Env(), [&] {
+    const int before = cpu::threads();
+    cpu::set_threads(wanted);
+    if (live_programs > 0 && cpu::threads() > before) {
+      cpu::set_threads(before);
+      throw Failure("MAE_BUSY", "setThreads: more threads can be had only before the first model is made, or after all were disposed");
+    }
+  });
   return Napi::Number::New(info.Env(), cpu::threads());
 }
 
