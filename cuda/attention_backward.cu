@@ -183,7 +183,7 @@ void attention_backward_bf16(const attention_grad_args& args, Context& context) 
   const int width = attention_width(args.head_dim);
   if (!attention_resident(args.tokens, args.head_dim)) {
     if (width == 32) return launch_backward_streamed<32, 32, 4>(a, args.batch, context);
-    if (width == 64) return launch_backward_streamed<64, 64, 3>(a, args.batch, context);
+    if (width == 64) return launch_backward_streamed<64, 64, 2>(a, args.batch, context);
     if (width == 80) return launch_backward_streamed<80, 80, 2>(a, args.batch, context);
     return launch_backward_streamed<128, 64, 2>(a, args.batch, context);
   }

@@ -77,12 +77,12 @@ struct ForwardRows {
     for (int m = 0; m < M; ++m) {
       const float inverse[2] = {1.0f / sum[m][0][0], 1.0f / sum[m][0][2]};
       store_rows<D>(head.rows, head.stride, first + 16 * m, shape.tokens, shape.head_dim, out[m], inverse);
-      if (!a.lse || threadIdx.x % 4 != 0) continue;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = first + 16 * m + 8 * half + threadIdx.x % kWarp / 4;
         const float log2_sum = reference.value[m][half] + log2f(sum[m][0][2 * half]);
-        if (row < shape.tokens) a.lse[int64_t(blockIdx.x) * shape.tokens + row] = log2_sum * 0.69314718f;  // · log(2)
+        if (a.lse && threadIdx.x % 4 == 0 && row < shape.tokens)
+          a.lse[int64_t(blockIdx.x) * shape.tokens + row] = log2_sum * 0.69314718f;  // · log(2)
       }
     }
   }

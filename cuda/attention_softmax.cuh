@@ -1,5 +1,5 @@
 // The online softmax of the bf16 attention kernels (Milakov & Gimelshein 2018), on fragments of scores whose rows are queries: rows g and
-// g + 8 of every 16-row tile, columns 2t and 2t + 1 of every 8-column tile.
+// g + 8 of every 16-row tile, columns 2t and 2t + 1 of every 8-column tile. scale_log2 > 0: the largest score has the largest exponent.
 #pragma once
 #include <math_constants.h>
 

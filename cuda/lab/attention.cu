@@ -142,7 +142,7 @@ static std::vector<Variant> variants_of(const Buffers<bf16>& b, Context c) {
   };
   const int width = attention_width(s.head_dim);
   if (width == 32) add_streamed(launch_forward_streamed<32, 4>, launch_backward_streamed<32, 32, 4>);
-  if (width == 64) add_streamed(launch_forward_streamed<64, 3>, launch_backward_streamed<64, 64, 3>);
+  if (width == 64) add_streamed(launch_forward_streamed<64, 3>, launch_backward_streamed<64, 64, 2>);
   if (width == 80) add_streamed(launch_forward_streamed<80, 2>, launch_backward_streamed<80, 80, 2>);
   if (width == 128) add_streamed(launch_forward_streamed<128, 2>, launch_backward_streamed<128, 64, 2>);
   if (attention_resident(s.tokens, s.head_dim)) {
