@@ -279,8 +279,7 @@ describe('results', () => {
           ...workload,
           ours: timing(1),
           memoryBytes: 1e9,
-          lossDifference: 0,
-          peers: [{ name: 'PyTorch', form: 'eager', step: timing(2), ratio: ratioOf([2], [1]), memoryBytes: 1e9 }],
+          peers: [{ name: 'PyTorch', form: 'eager', step: timing(2), ratio: ratioOf([2], [1]), memoryBytes: 1e9, lossDifference: 0 }],
         },
       ],
       profiles: [

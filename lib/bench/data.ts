@@ -1,6 +1,6 @@
 /** Pictures per second of every loading path, beside what training takes. */
 import { randomFillSync } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import sharp from 'sharp';
@@ -16,8 +16,10 @@ import type { Context } from './context';
 import type { DataRates } from './result';
 
 const BATCH = 32;
-/** Made where no pictures are given: the size of a usual ImageNet file, twice the batches that are prepared ahead. */
+/** Made where no pictures are given: the size of a usual ImageNet file. */
 const MADE = { count: 128, width: 500, height: 375, quality: 90 };
+/** At most so many of the user's own. */
+const LINKED = 256;
 /** Pictures in an array are so much larger than the crop: 256 for 224. */
 const ARRAY_MARGIN = 8 / 7;
 /** Seconds for one path. */
@@ -33,7 +35,9 @@ export async function measureData(context: Context, folder: string | undefined, 
   const imageSize = sizeOf(steps[0].preset);
   const scratch = mkdtempSync(path.join(os.tmpdir(), 'mae-bench-'));
   try {
-    const source = folder ?? (await makePictures(scratch));
+    const source = path.join(scratch, 'pictures');
+    mkdirSync(source);
+    const pictures = folder === undefined ? await makePictures(source) : linkPictures(folder, source);
     const packed = path.join(scratch, 'pictures.maepack');
     const quiet = { log: () => undefined };
     await pack(source, packed);
@@ -47,7 +51,6 @@ export async function measureData(context: Context, folder: string | undefined, 
       context.say(`  ${name}`);
       paths.push({ name, picturesPerSecond: await rateOf(context, open(), imageSize) });
     }
-    const pictures = folder ? path.resolve(folder) : `${MADE.count} JPEGs of ${MADE.width}x${MADE.height}, quality ${MADE.quality}, made`;
     return {
       pictures,
       imageSize,
@@ -80,6 +83,17 @@ async function rateOf({ full }: Context, dataset: Dataset, imageSize: number): P
   return pictures / seconds;
 }
 
+/** Some of the user's pictures, from all over the folder: packing all of a large one would fill the disk. */
+function linkPictures(from: string, to: string): string {
+  const { paths } = new ImageFolder(from, { cacheBytes: 0 });
+  const count = Math.min(LINKED, paths.length);
+  for (let i = 0; i < count; i++) {
+    const picture = path.resolve(paths[Math.floor((i * paths.length) / count)]);
+    symlinkSync(picture, path.join(to, `${nameOf(i)}${path.extname(picture)}`));
+  }
+  return `${count} of the ${paths.length} pictures in ${from}`;
+}
+
 /** Noise of several scales, one over the other: a JPEG of it has about the size, and takes about the time, of a photograph's. */
 async function makePictures(folder: string): Promise<string> {
   const { count, width, height, quality } = MADE;
@@ -104,9 +118,13 @@ async function makePictures(folder: string): Promise<string> {
     await sharp(base)
       .composite(overlays)
       .jpeg({ quality })
-      .toFile(path.join(folder, `${String(i).padStart(4, '0')}.jpg`));
+      .toFile(path.join(folder, `${nameOf(i)}.jpg`));
   }
-  return folder;
+  return `${count} JPEGs of ${width}x${height}, quality ${quality}, made`;
+}
+
+function nameOf(i: number): string {
+  return String(i).padStart(4, '0');
 }
 
 function arrayOf(side: number): ArrayDataset {

@@ -83,7 +83,12 @@ function fits(context: Context, points: readonly Point[]): boolean {
   const stores = new Map(points.map((point) => [modelKey(resolveConfig(point.options)), memoryOf(context, point).store]));
   const programs = points.reduce((sum, point) => sum + memoryOf(context, point).program, 0);
   const total = [...stores.values()].reduce((sum, bytes) => sum + bytes, programs);
-  return total < USABLE * context.device.handle.memory().free;
+  return total < USABLE * freeMemory(context.device);
+}
+
+/** On a CPU the system's own estimate, which counts what its file cache would give back. */
+function freeMemory({ kind, handle }: Context['device']): number {
+  return kind === 'cpu' ? process.availableMemory() : handle.memory().free;
 }
 
 function memoryOf({ precision, device }: { precision: Precision; device: Context['device'] }, { options, batchSize }: Point) {

@@ -31,14 +31,22 @@ export function findPython(given?: string): string | undefined {
   });
 }
 
+/** How the peer's threads are set up; which is faster depends on its build and on what else runs. */
+export interface PeerThreads {
+  readonly count: number;
+  /** Threads that wait go to sleep instead of spinning: better where PyTorch and its BLAS have threads of their own each. */
+  readonly sleeping: boolean;
+}
+
 export class PeerProcess implements Disposable {
   private readonly child: ChildProcessWithoutNullStreams;
   private readonly lines: AsyncIterator<string>;
   private errors = '';
 
-  private constructor(python: string, threads: number) {
-    const count = String(threads);
-    const env = { ...process.env, OMP_NUM_THREADS: count, OPENBLAS_NUM_THREADS: count, MKL_NUM_THREADS: count };
+  private constructor(python: string, threads: PeerThreads) {
+    const count = String(threads.count);
+    const numbers = { OMP_NUM_THREADS: count, OPENBLAS_NUM_THREADS: count, MKL_NUM_THREADS: count };
+    const env = { ...process.env, ...numbers, ...(threads.sleeping ? { OMP_WAIT_POLICY: 'PASSIVE' } : {}) };
     this.child = spawn(python, [SCRIPT, count], { env });
     this.lines = readline.createInterface(this.child.stdout)[Symbol.asyncIterator]();
     this.child.stderr.on('data', (text: Buffer) => (this.errors = (this.errors + text.toString()).slice(-4000)));
@@ -47,7 +55,7 @@ export class PeerProcess implements Disposable {
     this.child.stdin.on('error', () => undefined);
   }
 
-  static async start(python: string, threads: number): Promise<{ peer: PeerProcess; about: PeerAbout }> {
+  static async start(python: string, threads: PeerThreads): Promise<{ peer: PeerProcess; about: PeerAbout }> {
     const peer = new PeerProcess(python, threads);
     return { peer, about: (await peer.answer('start')) as PeerAbout };
   }

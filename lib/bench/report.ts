@@ -40,7 +40,7 @@ const paragraph = (...lines: readonly string[]): string => lines.join(' ');
 
 const MASKING_NOTE = paragraph(
   "The paper's Table 1(c) and Table 2 on this machine, at mask ratio 75 %. 'With [M]': mask tokens go through the encoder, so it sees",
-  "every patch. GFLOP and GB are of one picture and step: FLOPs counted as the reference does (2 per multiply-add, backward twice the",
+  'every patch. GFLOP and GB are of one picture and step: FLOPs counted as the reference does (2 per multiply-add, backward twice the',
   'forward), and executed here (only visible patches embedded, only removed ones predicted); bytes of every operand and result once.',
   "Savings are over the first row, time with its quartiles. 'Arrived': the share of the executed FLOPs saved that was saved as time,",
   '(1 − 1/time) / (1 − 1/FLOPs).',

@@ -82,6 +82,8 @@ const peer = z.strictObject({
   /** Its time over ours, round by round: above 1, node-mae is faster. */
   ratio: spread,
   memoryBytes: positive,
+  /** Relative difference between its loss and ours on the same weights, pictures and masks. */
+  lossDifference: z.number(),
 });
 
 const comparison = z.strictObject({
@@ -89,8 +91,6 @@ const comparison = z.strictObject({
   ours: timing,
   memoryBytes: positive,
   peers: z.array(peer),
-  /** Relative difference between the peer's loss and ours on the same weights, pictures and masks. */
-  lossDifference: z.number(),
 });
 
 const op = z.strictObject({
