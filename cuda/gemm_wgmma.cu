@@ -19,11 +19,9 @@ constexpr int kThreads = 3 * kGroup;
 constexpr int kTileM = 128;
 constexpr int kOnesBytes = kSwizzleAtom;  // 8 columns of 64 ones
 
-// Constants of the kernel. The parts of shared memory, from a multiple of 1024 on: stages (a, then b), ones, barriers.
+// The parts of shared memory, from a multiple of 1024 on: stages (a, then b), ones, barriers.
 template <int kTileN>
 struct Ring {
-  static constexpr int kBand = 8;                // tile_of
-  static constexpr uint32_t kOnes = 0x3f803f80;  // two bf16 ones
   static constexpr int kStages = kTileN == 256 ? 4 : 6;
   static constexpr int kABytes = kTileM * kWgmmaTileK * 2, kBBytes = kTileN * kWgmmaTileK * 2, kStageBytes = kABytes + kBBytes;
   static constexpr int kBytes = kStages * kStageBytes + kOnesBytes + 2 * kStages * 8;
@@ -45,10 +43,11 @@ struct Work {
 
 template <int kTileN>
 __device__ __forceinline__ Work work_of(const WgmmaArgs& p, int item, int rank) {
+  constexpr int kBand = 8;
   const int tiles = p.tiles_m * p.tiles_n;
   Work w;
   w.split = item / tiles;
-  const TileIndex tile = tile_of(item - w.split * tiles, p.tiles_m, p.tiles_n, Ring<kTileN>::kBand);
+  const TileIndex tile = tile_of(item - w.split * tiles, p.tiles_m, p.tiles_n, kBand);
   w.tile_n = tile.n;
   w.m = (tile.m * p.cluster + rank) * kTileM;
   w.n = tile.n * kTileN;
@@ -65,6 +64,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr bool kAKMajor = kLayout != GemmLayout::TN, kBKMajor = kLayout == GemmLayout::NT;
   constexpr bool kTakeTurns = kTileN == 128;
   constexpr int kHalves = kTakeTurns ? 2 : 1;  // m64 halves of the tile that a warpgroup computes
+  constexpr uint32_t kOnes = 0x3f803f80;  // two bf16 ones
   constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   // 8-column blocks that go through the epilogue together: 8 keep more reads in flight, 4 fit the registers where more is live.
   constexpr int kBlocks = kLayout == GemmLayout::TN || kKind == kGeluGrad ? 4 : 8;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     barrier_init_fence();
   }
   if (kLayout == GemmLayout::TN) {
-    if (threadIdx.x < kOnesBytes / 4) store_shared(ones + threadIdx.x * 4, R::kOnes);
+    if (threadIdx.x < kOnesBytes / 4) store_shared(ones + threadIdx.x * 4, kOnes);
     async_proxy_fence();
   }
   if (cluster == 1) __syncthreads();
