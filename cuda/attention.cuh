@@ -14,10 +14,6 @@
 
 namespace mae { namespace cuda {
 
-// Whether backward reads the log-sum-exp (and the output) that forward saved: for no shape. Every backward kernel walks over a row's keys
-// anyway, and finds log-sum-exp and D = Σ_j P_ij dP_ij in the same walk that makes dq. Forward still writes `lse` where one is given.
-constexpr bool attention_saves_lse(int64_t /*tokens*/, int64_t /*head_dim*/) { return false; }
-
 // The bucket of a head dimension: kernels are compiled for these widths and pad with zeros.
 constexpr int attention_width(int64_t head_dim) { return head_dim <= 32 ? 32 : head_dim <= 64 ? 64 : head_dim <= 80 ? 80 : 128; }
 

@@ -37,7 +37,7 @@ function pattern(height: number, width: number, channels = 3, salt = 0): Uint8Ar
   return pixels;
 }
 
-const drawn = (height: number, width: number, salt = 0): sharp.Sharp =>
+const drawn = (height: number, width: number, salt = 0): ReturnType<typeof sharp> =>
   sharp(pattern(height, width, 3, salt), { raw: { height, width, channels: 3 } });
 
 async function save(folder: string, files: Record<string, Buffer | Promise<Buffer>>): Promise<string> {
@@ -144,7 +144,7 @@ describe('ImageFolder', () => {
 
   test('every kind of picture becomes upright 3-channel sRGB uint8', async () => {
     const grey = sharp(pattern(6, 9, 1), { raw: { height: 6, width: 9, channels: 1 } });
-    const flat = (space: string): sharp.Sharp =>
+    const flat = (space: string): ReturnType<typeof sharp> =>
       sharp({ create: { width: 9, height: 6, channels: 3, background: '#80a090' } }).toColourspace(space);
     const half = sharp({ create: { width: 9, height: 6, channels: 4, background: { r: 128, g: 160, b: 144, alpha: 0.5 } } });
     const folder = await save('kinds', {

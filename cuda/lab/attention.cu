@@ -93,8 +93,7 @@ struct Buffers {
     return {qkv.operand(), out.operand(), lse.operand(), shape.batch, shape.tokens, shape.heads, shape.head_dim, shape.scale()};
   }
   attention_grad_args backward() const {
-    return {qkv.operand(), absent(), absent(), dout.operand(), dqkv.operand(), shape.batch, shape.tokens, shape.heads, shape.head_dim,
-            shape.scale()};
+    return {qkv.operand(), dout.operand(), dqkv.operand(), shape.batch, shape.tokens, shape.heads, shape.head_dim, shape.scale()};
   }
   AttentionForward forward_kernel_args() const {
     const attention_args a = forward();

@@ -1,6 +1,6 @@
 /** Multi-head self-attention over a packed qkv, flash-style: scores and probabilities never reach memory. */
 import { MaeError } from '../../errors';
-import type { OpRow, TraceInfo } from '../op';
+import type { OpRow } from '../op';
 import { describe, type Tensor } from '../tensor';
 
 /** qkv [batch, tokens, 3·heads·headDim] as the qkv layer writes it: (3, heads, headDim) inside a row. */
@@ -12,48 +12,38 @@ function dims(qkv: Tensor, heads: number): { batch: number; tokens: number; head
   return { batch, tokens, heads, head_dim: packed / 3 / heads };
 }
 
-/** cuda/attention.cuh states the same rule: the tiled kernel's backward reads the log-sum-exp, the whole-head kernel's reads nothing. */
-function savesLogSumExp(info: TraceInfo, tokens: number): boolean {
-  return info.device === 'cuda' && info.training && tokens > 257;
-}
-
 /** out = softmax(q·kᵀ/√headDim)·v. Attributes: heads. */
 export const attention: OpRow = {
   inputs: ['qkv'],
-  outputs: ({ qkv }, { heads }, info) => {
+  outputs: ({ qkv }, { heads }) => {
     const { batch, tokens, head_dim: headDim } = dims(qkv, Number(heads));
-    return {
-      out: { shape: [batch, tokens, Number(heads) * headDim], dtype: qkv.dtype },
-      lse: savesLogSumExp(info, tokens) ? { shape: [batch, Number(heads), tokens], dtype: 'f32' } : undefined,
-    };
+    return { out: { shape: [batch, tokens, Number(heads) * headDim], dtype: qkv.dtype } };
   },
   flops: ({ qkv }, { heads }) => {
     const d = dims(qkv, Number(heads));
     return 4 * d.batch * d.heads * d.tokens * d.tokens * d.head_dim;
   },
   bytes: 'operands',
-  launch: (emit, { qkv }, { out, lse }, { heads }) => {
+  launch: (emit, { qkv }, { out }, { heads }) => {
     const d = dims(qkv, Number(heads));
-    emit('attention', { qkv, out, lse }, d, { scale: d.head_dim ** -0.5 });
+    emit('attention', { qkv, out, lse: null }, d, { scale: d.head_dim ** -0.5 });
   },
-  grad: ({ x, y, d, attributes, call }) => {
-    const saved = y.lse ? { out: y.out, lse: y.lse } : {};
-    return { qkv: call('attention_grad', { qkv: x.qkv, dout: d('out'), ...saved }, attributes).dqkv };
-  },
+  // Nothing but qkv is kept: every backend finds the probabilities and D = rowsum(P ∘ dP) anew.
+  grad: ({ x, d, attributes, call }) => ({ qkv: call('attention_grad', { qkv: x.qkv, dout: d('out') }, attributes).dqkv }),
 };
 
 /** dqkv, packed as qkv. The five products of the backward pass; the recomputed q·kᵀ is hardware work and not counted. */
 export const attentionGrad: OpRow = {
-  inputs: ['qkv', 'out?', 'lse?', 'dout'],
+  inputs: ['qkv', 'dout'],
   outputs: ({ qkv }) => ({ dqkv: { shape: qkv.shape, dtype: qkv.dtype } }),
   flops: ({ qkv }, { heads }) => {
     const d = dims(qkv, Number(heads));
     return 8 * d.batch * d.heads * d.tokens * d.tokens * d.head_dim;
   },
   bytes: 'operands',
-  launch: (emit, { qkv, out, lse, dout }, { dqkv }, { heads }) => {
+  launch: (emit, { qkv, dout }, { dqkv }, { heads }) => {
     const d = dims(qkv, Number(heads));
-    emit('attention_grad', { qkv, out, lse, dout, dqkv }, d, { scale: d.head_dim ** -0.5 });
+    emit('attention_grad', { qkv, dout, dqkv }, d, { scale: d.head_dim ** -0.5 });
   },
   grad: 'none',
 };

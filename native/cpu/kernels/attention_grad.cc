@@ -1,6 +1,6 @@
 // The gradient of attention, one head a chunk of work. With P = softmax(scale · q · kᵀ), computed again, and dP = dout · vᵀ:
 //   dv = Pᵀ · dout,  dS = P ∘ (dP − rowsum(P ∘ dP)),  dq = scale · dS · k,  dk = scale · dSᵀ · q.
-// The row sum over all keys equals rowsum(out ∘ dout), so neither `out` nor `lse` is read. Tiles of queries pass through the thread's
+// The row sum over all keys equals rowsum(out ∘ dout), so the output is not read. Tiles of queries pass through the thread's
 // scratch memory; dk and dv add up over the tiles, in their order.
 #include "attention.h"
 
