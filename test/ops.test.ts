@@ -210,8 +210,9 @@ async function check(device: OpenDevice, test: OpCase): Promise<void> {
   expect(guarded.guardsIntact).toBe(true);
 
   // A second micro-batch adds to gradients and loss; everything else is the second one's.
-  const adding = new Set(run.trace.launches.flatMap(({ accumulate }) => Object.keys(accumulate)));
-  if (adding.size === 0 || test.op === 'adamw') return; // AdamW's state lies where the harness puts gradients, but is none
+  const adding = new Set(Object.entries(drawn.into ?? {}).flatMap(([name, { adds }]) => (adds ? [name] : [])));
+  if ((ops[test.op] as OpRow).root) adding.add('loss');
+  if (adding.size === 0) return;
   const then = test.draw(2);
   const second = runReference(test, then);
   const added = (a: Record<string, Value>, b: Record<string, Value>): Record<string, Value> =>
