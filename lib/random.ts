@@ -4,8 +4,11 @@
  * picture gets the same crop and mask for any batch split, number of workers or point of resumption.
  */
 
-/** What a stream of random numbers is for: the second word of the key, so that streams never share numbers (philox.h: `Purpose`). */
-export const Purpose = { mask: 1, crop: 2, init: 3, shuffle: 4, replace: 5 } as const;
+/**
+ * What a stream of random numbers is for: the second word of the key, so that streams never share numbers (philox.h: `Purpose`; scene,
+ * the demo's pictures, is the host's alone).
+ */
+export const Purpose = { mask: 1, crop: 2, init: 3, shuffle: 4, replace: 5, scene: 6 } as const;
 export type Purpose = (typeof Purpose)[keyof typeof Purpose];
 
 /** The upper 32 bits of a·b for 32-bit unsigned a and b; both partial products stay below 2^49, exact in a double. */

@@ -6,7 +6,9 @@ import { benchCommand } from './bench';
 import { buildCommand } from './build';
 import { checkDataCommand } from './check-data';
 import { convertCommand } from './convert';
+import { demoCommand } from './demo';
 import { doctorCommand } from './doctor';
+import { knnCommand } from './knn';
 import { packCommand } from './pack';
 import { pretrainCommand } from './pretrain';
 import { reconstructCommand } from './reconstruct';
@@ -23,6 +25,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     checkDataCommand,
     packCommand,
     convertCommand,
+    knnCommand,
+    demoCommand,
     benchCommand,
     doctorCommand,
     buildCommand,

@@ -10,9 +10,8 @@ import { writeFileAtomic } from '../io/atomic';
 import { describeWeights } from '../io/weightsReport';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { findCheckpoint } from '../train/checkpoint';
-import { somePictures, reconstructions } from '../train/evaluation';
+import { ladderPicture, reconstructionPicture, somePictures } from '../train/evaluation';
 import type { StatisticsSource } from '../view/patchStatistics';
-import { maskRatioLadder, reconstructionGrid } from '../view/reconstruction';
 import { positiveInteger } from './pack';
 
 interface Flags {
@@ -73,29 +72,14 @@ async function draw(model: MaskedAutoencoder, pictures: readonly string[], flags
     throw new MaeError('MAE_ARGUMENT', `reconstruct: --statistics must be raw, visible or target, got '${flags.statistics}'`);
   }
   const dataset = open(pictures);
-  const { imageSize, inChans } = model.config;
   const images = await somePictures(model, dataset, flags.count, { spread: false, broken: 'stop' });
-  const shape = { height: imageSize[0], width: imageSize[1], channels: inChans };
-  const at = (maskRatio?: number) => reconstructions(model, images, { maskRatio, statistics: flags.statistics });
-  if (!flags.ladder) {
-    const made = await at(flags.maskRatio === undefined ? undefined : ratio(flags.maskRatio));
-    return reconstructionGrid({
-      originals: made.map(({ original }) => original),
-      masked: made.map(({ masked }) => masked),
-      reconstructions: made.map(({ pasted }) => pasted),
-      shape,
-      labels: ['masked', made[0].label, 'original'],
+  const { statistics, ladder } = flags;
+  if (!ladder)
+    return reconstructionPicture(model, images, {
+      statistics,
+      maskRatio: flags.maskRatio === undefined ? undefined : ratio(flags.maskRatio),
     });
-  }
-  const ratios = (flags.ladder === true ? '0.5,0.75,0.9' : String(flags.ladder)).split(',').map(ratio);
-  const steps = [];
-  let originals: Uint8Array[] = [];
-  for (const maskRatio of ratios) {
-    const made = await at(maskRatio);
-    originals = made.map(({ original }) => original);
-    steps.push({ maskRatio, masked: made.map(({ masked }) => masked), reconstructions: made.map(({ pasted }) => pasted) });
-  }
-  return maskRatioLadder({ originals, steps, shape });
+  return ladderPicture(model, images, (ladder === true ? '0.5,0.75,0.9' : String(ladder)).split(',').map(ratio), statistics);
 }
 
 function open(pictures: readonly string[]): Dataset {

@@ -2,7 +2,7 @@
 import type { Dataset } from '../data/dataset';
 import { Loader } from '../data/loader';
 import type { MaskedAutoencoder } from '../nn/maskedAutoencoder';
-import { reconstruct, reconstructionGrid, type Reconstruction, type ReconstructOptions } from '../view/reconstruction';
+import { maskRatioLadder, reconstruct, reconstructionGrid, type Reconstruction, type ReconstructOptions } from '../view/reconstruction';
 
 /** Loss over all pictures of a data set, resized and centre-cropped, each with the mask of epoch 0: comparable from one time to the next. */
 export async function validationLoss(model: MaskedAutoencoder, dataset: Dataset, batchSize: number, workers?: number): Promise<number> {
@@ -44,7 +44,7 @@ export async function somePictures(
 export async function reconstructions(
   model: MaskedAutoencoder,
   images: Uint8Array,
-  options: { maskRatio?: number; statistics?: ReconstructOptions['statistics']; indices?: Int32Array } = {},
+  options: PictureOptions & { indices?: Int32Array } = {},
 ): Promise<Reconstruction[]> {
   const { imageSize, inChans, patchSize, mean, std, normPixLoss } = model.config;
   const [height, width] = imageSize;
@@ -63,9 +63,17 @@ export async function reconstructions(
   );
 }
 
+/** What a picture of reconstructions may differ in from the model's own way. */
+export interface PictureOptions {
+  /** Default: the model's. */
+  maskRatio?: number;
+  /** For norm-pix models; default 'visible'. */
+  statistics?: ReconstructOptions['statistics'];
+}
+
 /** Rows of (masked | reconstruction | original) as a PNG. */
-export async function reconstructionPicture(model: MaskedAutoencoder, images: Uint8Array): Promise<Buffer> {
-  const pictures = await reconstructions(model, images);
+export async function reconstructionPicture(model: MaskedAutoencoder, images: Uint8Array, options: PictureOptions = {}): Promise<Buffer> {
+  const pictures = await reconstructions(model, images, options);
   const [height, width] = model.config.imageSize;
   return reconstructionGrid({
     originals: pictures.map(({ original }) => original),
@@ -74,4 +82,22 @@ export async function reconstructionPicture(model: MaskedAutoencoder, images: Ui
     shape: { height, width, channels: model.config.inChans },
     labels: ['masked', pictures[0].label, 'original'],
   });
+}
+
+/** The original, then masked and reconstructed at each ratio, a row for each picture, as a PNG. */
+export async function ladderPicture(
+  model: MaskedAutoencoder,
+  images: Uint8Array,
+  maskRatios: readonly number[],
+  statistics?: ReconstructOptions['statistics'],
+): Promise<Buffer> {
+  const [height, width] = model.config.imageSize;
+  const steps = [];
+  let originals: Uint8Array[] = [];
+  for (const maskRatio of maskRatios) {
+    const pictures = await reconstructions(model, images, { maskRatio, statistics });
+    originals = pictures.map(({ original }) => original);
+    steps.push({ maskRatio, masked: pictures.map(({ masked }) => masked), reconstructions: pictures.map(({ pasted }) => pasted) });
+  }
+  return maskRatioLadder({ originals, steps, shape: { height, width, channels: model.config.inChans } });
 }
