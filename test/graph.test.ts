@@ -471,6 +471,12 @@ describe('the planner', () => {
     expect(conflicts(trace, apart.offsets)).toEqual([]);
   });
 
+  test('bf16: whoever makes a gradient writes the bf16 copy that the GEMMs read; nothing is cast', () => {
+    using rounded = new MaskedAutoencoder({ ...model.config, device: 'cpu', precision: 'bf16' });
+    const { launches } = rounded.trainStep({ batchSize: 4 }).program.trace;
+    expect(launches.filter(({ kernel }) => kernel === 'cast').map(({ label }) => label)).toEqual([]);
+  });
+
   test('the gradient of a residual stream is updated in place', () => {
     const { trace, plan: made } = step.program;
     const norms = trace.launches.filter(({ kernel, operands }) => kernel === 'layer_norm_grad' && operands.acc);
