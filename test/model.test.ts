@@ -17,6 +17,9 @@ import { relativeError } from './helpers/parity';
 import { referenceMae } from './reference/mae';
 import type { Value } from './reference';
 
+/** MAE_DEVICE=cuda runs all of this on a GPU. */
+const device = process.env.MAE_DEVICE || 'cpu';
+
 /** 16 patches, 4 of them visible. */
 const tiny: ModelOptions = {
   imageSize: 16,
@@ -27,7 +30,7 @@ const tiny: ModelOptions = {
   decoderEmbedDim: 16,
   decoderDepth: 1,
   decoderNumHeads: 2,
-  device: 'cpu',
+  device,
   precision: 'fp32',
   seed: 11,
 };
@@ -499,7 +502,7 @@ describe('weights', () => {
     expect([...readSafetensors(file).tensors.keys()]).toContain(
       names === 'huggingface' ? 'vit.encoder.layer.0.attention.attention.query.weight' : 'blocks.0.attn.qkv.weight',
     );
-    const { model: loaded, report } = MaskedAutoencoder.load(file, { device: 'cpu', precision: 'fp32', seed: 11 });
+    const { model: loaded, report } = MaskedAutoencoder.load(file, { device, precision: 'fp32', seed: 11 });
     expect(describeWeights(report)).toEqual([]);
     expect(loaded.config).toEqual(model.config);
     expect(bitsOf(await loaded.weights())).toEqual(bitsOf(await model.weights()));
@@ -515,7 +518,7 @@ describe('weights', () => {
       await scramble(model);
       const file = at('encoder.safetensors');
       await model.save(file, options);
-      const { model: loaded, report } = MaskedAutoencoder.load(file, { device: 'cpu', precision: 'fp32', seed: 11 });
+      const { model: loaded, report } = MaskedAutoencoder.load(file, { device, precision: 'fp32', seed: 11 });
       expect(describeWeights(report)).toEqual([encoderOnlyMessage]);
       using fresh = new MaskedAutoencoder(tiny);
       const [got, scrambled, initial] = [await loaded.weights(), await model.weights(), await fresh.weights()];
