@@ -36,7 +36,8 @@ function packages() {
     existsSync(path.join(root, 'node_modules/bindings'))
   )
     return;
-  step('installing npm packages', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  // Not `npm ci`: it insists on lock entries for the optional binaries of every platform, which not every registry mirror serves.
+  step('installing npm packages', 'npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
 }
 
 function typescript() {
