@@ -6,7 +6,6 @@ import type { Attributes } from '../lib/graph/op';
 import type { OpName } from '../lib/graph/ops';
 import type { DType, Shape } from '../lib/graph/tensor';
 import { Draw, float32Of, operandOf, type Operand } from './helpers/draw';
-import { references } from './reference';
 
 /** An output that is given its memory: a parameter's gradient, or the optimizer's state with what it holds before. */
 export interface Into {
@@ -285,32 +284,19 @@ const layerNormGrad = (lead: number[], width: number, options: { x?: 'act'; acc?
   });
 
 // --- attention -------------------------------------------------------------------------------------------------------------------------
-/** `lse` asks for the log-sum-exp too, which the kernel for long sequences saves for its backward pass. */
-const attention = (batch: number, tokens: number, heads: number, dim: number, training = true, lse = false): OpCase[] =>
-  both('attention', `${batch}x${tokens}, ${heads} heads of ${dim}${training ? '' : ', not training'}${lse ? ', with lse' : ''}`, () => ({
+const attention = (batch: number, tokens: number, heads: number, dim: number, training = true): OpCase[] =>
+  both('attention', `${batch}x${tokens}, ${heads} heads of ${dim}${training ? '' : ', not training'}`, () => ({
     attributes: { heads },
     training,
     terms: dim + tokens,
-    draw: (d) => ({
-      operands: { qkv: d.act([batch, tokens, 3 * heads * dim]) },
-      into: when(lse, { lse: { shape: [batch, heads, tokens], dtype: 'f32' as const } }),
-    }),
+    draw: (d) => ({ operands: { qkv: d.act([batch, tokens, 3 * heads * dim]) } }),
   }));
 
-/** `saved` hands over what a kernel for long sequences saved in the forward pass. */
-const attentionGrad = (batch: number, tokens: number, heads: number, dim: number, saved = false): OpCase[] =>
-  both('attention_grad', `${batch}x${tokens}, ${heads} heads of ${dim}${saved ? ', with out and lse' : ''}`, (compute) => ({
+const attentionGrad = (batch: number, tokens: number, heads: number, dim: number): OpCase[] =>
+  both('attention_grad', `${batch}x${tokens}, ${heads} heads of ${dim}`, () => ({
     attributes: { heads },
     terms: dim + tokens,
-    draw: (d): Drawn => {
-      const qkv = d.act([batch, tokens, 3 * heads * dim]);
-      const dout = d.act([batch, tokens, heads * dim]);
-      if (!saved) return { operands: { qkv, dout } };
-      const values = Float64Array.from(float32Of(qkv));
-      const { out, lse } = references.attention({ qkv: { shape: qkv.shape, values } }, { heads }, (v) => v);
-      const forward = { out: operandOf(out.values, out.shape, compute), lse: operandOf(lse.values, lse.shape, 'f32') };
-      return { operands: { qkv, dout, ...forward } };
-    },
+    draw: (d) => ({ operands: { qkv: d.act([batch, tokens, 3 * heads * dim]), dout: d.act([batch, tokens, heads * dim]) } }),
   }));
 
 // --- tokens ------------------------------------------------------------------------------------------------------------------------------
@@ -555,7 +541,8 @@ export const cases: readonly OpCase[] = [
   attention(1, 20, 1, 128),
   attention(2, 50, 3, 64),
   attention(1, 197, 1, 64),
-  attention(1, 300, 2, 16, true, true),
+  attention(1, 300, 2, 16),
+  attention(1, 1025, 1, 8, false),
 
   attentionGrad(1, 1, 1, 8),
   attentionGrad(2, 5, 3, 8),
@@ -564,7 +551,8 @@ export const cases: readonly OpCase[] = [
   attentionGrad(1, 20, 1, 128),
   attentionGrad(2, 50, 3, 64),
   attentionGrad(1, 197, 1, 32),
-  attentionGrad(1, 300, 2, 16, true),
+  attentionGrad(1, 300, 2, 16),
+  attentionGrad(1, 1025, 1, 8),
 
   unshuffle(2, 3, 9, 5),
   unshuffle(1, 1, 4, 8, 'f32'),

@@ -32,17 +32,17 @@ function dots(x: Float64Array, a: (i: number) => number, y: Float64Array, b: (j:
 }
 
 // Looked up once: in jest's sandbox every mention of a global is a slow look-up.
-const { exp, log, max, sqrt } = Math;
+const { exp, max, sqrt } = Math;
 
-/** Row by row, in place; returns the log-sum-exp of every row. */
-function softmax(scores: Float64Array, tokens: number): number[] {
-  return Array.from({ length: tokens }, (_, i) => {
+/** Row by row, in place. */
+function softmax(scores: Float64Array, tokens: number): Float64Array {
+  for (let i = 0; i < tokens; i++) {
     const row = scores.subarray(i * tokens, (i + 1) * tokens);
     const most = row.reduce((a, b) => max(a, b));
     const sum = row.reduce((total, s) => total + exp(s - most), 0);
     row.forEach((s, j) => (row[j] = exp(s - most) / sum));
-    return most + log(sum);
-  });
+  }
+  return scores;
 }
 
 /** Adds Σ_j p[i, j]·x[from(j) + d] to out[to(i) + d]; `transposed` uses p[j, i]. */
@@ -63,22 +63,19 @@ function mix(
   }
 }
 
-function probabilities(qkv: Value, h: Heads, b: number, head: number, low: Round): { p: Float64Array; lse: number[] } {
+function probabilities(qkv: Value, h: Heads, b: number, head: number, low: Round): Float64Array {
   const rows = (part: number) => (t: number) => h.at(b, t, part, head, 3);
   const scale = 1 / sqrt(h.dim);
   const scores = low(dots(qkv.values, rows(0), qkv.values, rows(1), h)).map((s) => s * scale);
-  const lse = softmax(scores, h.tokens);
-  return { p: low(scores), lse };
+  return low(softmax(scores, h.tokens));
 }
 
 export const attention: Reference = ({ qkv }, attributes, low) => {
   const h = headsOf(qkv, attributes);
   const out = zeros([h.batch, h.tokens, h.heads * h.dim]);
-  const lse = zeros([h.batch, h.heads, h.tokens]);
   for (let b = 0; b < h.batch; b++) {
     for (let head = 0; head < h.heads; head++) {
-      const { p, lse: rows } = probabilities(qkv, h, b, head, low);
-      lse.values.set(rows, (b * h.heads + head) * h.tokens);
+      const p = probabilities(qkv, h, b, head, low);
       mix(
         p,
         qkv.values,
@@ -89,7 +86,7 @@ export const attention: Reference = ({ qkv }, attributes, low) => {
       );
     }
   }
-  return { out, lse };
+  return { out };
 };
 
 /** dv = Pᵀ·dout; dP = dout·vᵀ; dS = P∘(dP − rowsum(P∘dP)); dq = dS·k/√d; dk = dSᵀ·q/√d. */
@@ -101,7 +98,7 @@ export const attentionGrad: Reference = ({ qkv, dout }, attributes, low) => {
     for (let head = 0; head < h.heads; head++) {
       const part = (which: number) => (t: number) => h.at(b, t, which, head, 3);
       const outRow = (t: number): number => h.at(b, t, 0, head, 1);
-      const { p } = probabilities(qkv, h, b, head, low);
+      const p = probabilities(qkv, h, b, head, low);
       const dp = low(dots(dout.values, outRow, qkv.values, part(2), h));
       const ds = new Float64Array(tokens * tokens);
       for (let i = 0; i < tokens; i++) {
