@@ -21,7 +21,7 @@ export function demoCommand(program: Command): void {
     .description('draw some pictures, train a small model on them for a few minutes on any machine, and show what it makes of new ones')
     .option('--data <folder>', 'your own pictures instead (a folder or a .maepack file)')
     .option('--out <folder>', 'run folder; if it is not empty, a new one beside it', 'runs/demo')
-    .option('--minutes <minutes>', 'of training', positiveNumber, 4)
+    .option('--minutes <minutes>', 'for all of it; a slow machine sees fewer pictures in them', positiveNumber, 4.5)
     .option('--epochs <count>', 'so many, however long they take, instead of as many as fit into the minutes', positiveInteger)
     .option('--pictures <count>', 'how many to draw for training', positiveInteger, 3500)
     .option('--seed <number>', 'of pictures, weights and masks', wholeNumber, 0)

@@ -22,7 +22,7 @@ export interface DemoOptions {
   /** Pictures to draw for training. */
   pictures: number;
   out: string;
-  /** Of training; the rest of the demo takes some seconds. */
+  /** For all of it: training gets what drawing leaves, at least half. */
   minutes: number;
   /** So many epochs however long they take, instead of as many as fit into the minutes: the same run on every machine. */
   epochs?: number;
@@ -58,6 +58,7 @@ const SHORT_SIDE = 2 * PICTURE_SIZE;
  */
 export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const { minutes, seed, device, signal, say, stream } = options;
+  const started = performance.now();
   const out = unusedFolder(options.out);
   if (out !== options.out) say(`${options.out} is there already and stays as it is: this run goes to ${out}`);
 
@@ -70,7 +71,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
 
     say('2/4  plan');
     const model = { ...presets[PRESET], device, precision, seed };
-    const epochs = options.epochs ?? (await planEpochs(model, batchSize, seenPerEpoch, options));
+    const left = Math.max(minutes / 2, minutes - (performance.now() - started) / 60_000);
+    const epochs = options.epochs ?? (await planEpochs(model, batchSize, seenPerEpoch, left, say));
     say('3/4  training: the model sees a quarter of the patches of a picture and paints the others');
     const result = await pretrain({
       data: training,
@@ -87,7 +89,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
       precision,
       // The demo's own pictures are as large as the model's, and what they are made of (horizon, mirror image) is lost in crops.
       ...(options.data ? { scale: [0.5, 1] } : { augment: 'none', flip: 0.5 }),
-      maxMinutes: options.epochs ? undefined : 1.15 * minutes, // the machine may turn out slower than it was at first
+      maxMinutes: options.epochs ? undefined : 1.1 * left, // the machine may turn out slower than it was at first
       saveEvery: epochs,
       valEvery: Math.ceil(epochs / 8),
       reconstructEvery: Math.ceil(epochs / 5),
@@ -104,7 +106,13 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   }
 }
 
-async function planEpochs(model: ModelOptions, batchSize: number, seenPerEpoch: number, { minutes, say }: DemoOptions): Promise<number> {
+async function planEpochs(
+  model: ModelOptions,
+  batchSize: number,
+  seenPerEpoch: number,
+  minutes: number,
+  say: DemoOptions['say'],
+): Promise<number> {
   const speed = await measureSpeed(model, batchSize, Math.min(3, 6 * minutes));
   const epochs = epochsFor(minutes, speed, seenPerEpoch);
   say(

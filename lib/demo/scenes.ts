@@ -71,7 +71,7 @@ export const field: Scene = (canvas, dice) => {
   drawSky(canvas, dice, light, horizon);
   const [row, gap] = dice.pick(crops);
   drawHill(canvas, hillLine(dice, canvas.width, horizon - 4, 3, 32), mix(gap, rgb(0x6a86a0), 0.4), light, 0.45);
-  const vanish = dice.place(20, 44);
+  const vanish = dice.pick([24, 40]);
   canvas.fill(rectangle(0, horizon, canvas.width, canvas.height), (x, y) => {
     const depth = y - horizon;
     const pitch = 0.55 * depth; // pixels from a row to the next

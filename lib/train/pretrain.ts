@@ -98,6 +98,7 @@ class Pretraining {
   private progress: TrainingProgress | undefined;
   private lastCheckpoint: string | undefined;
   private last: { loss: number; validationLoss?: number } = { loss: NaN };
+  private validatedStep: number | undefined;
   private lastReconstructions: string | undefined;
   private settled: Promise<void> = Promise.resolve();
   private failure: unknown;
@@ -329,6 +330,7 @@ class Pretraining {
     if (this.failure || !this.validation) return;
     const loss = await validationLoss(this.model, this.validation, this.options.batchSize, this.options.workers);
     this.last.validationLoss = loss;
+    this.validatedStep = step;
     this.folder?.record({ step, epoch, validationLoss: loss });
     this.progress?.note(`epoch ${epoch}: validation loss ${loss.toFixed(4)}`);
   }
@@ -365,7 +367,7 @@ class Pretraining {
     const saved = this.lastCheckpoint && path.basename(this.lastCheckpoint) === `step-${cursor.step}`;
     const checkpoint = saved ? this.lastCheckpoint! : await this.save(cursor);
     if (ended !== 'interrupted') {
-      if (this.validation && this.last.validationLoss === undefined) await this.validate(cursor);
+      if (this.validatedStep !== cursor.step) await this.validate(cursor);
       if (this.options.reconstructEvery > 0) await this.reconstruct(cursor.step);
     }
     const curve = await this.writeCurve();
