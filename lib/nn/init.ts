@@ -1,6 +1,5 @@
 /** The reference's initialisation (MAE.md 1.4). Drawn on the host: the same seed gives the same weights on every machine and device. */
 import type { Parameter, Shape } from '../graph/tensor';
-import { size } from '../graph/tensor';
 import { native } from '../native';
 import { Purpose, RandomStream } from '../random';
 
@@ -46,10 +45,5 @@ export class ParameterFactory {
     const parameter: Parameter = { name, shape, init: (values) => init(values, shape, this.seed, number) };
     this.parameters.push(parameter);
     return parameter;
-  }
-
-  /** Total number of values so far. */
-  get count(): number {
-    return this.parameters.reduce((sum, { shape }) => sum + size(shape), 0);
   }
 }
