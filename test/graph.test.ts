@@ -692,7 +692,7 @@ describe('a model that is no MAE, made of what node-mae/graph exports', () => {
     const device = graph.openDevice('cpu');
     const store = new graph.Store(device.id, device.handle, 'f32', make.parameters, [one, zero, pos]);
     store.prepareTraining();
-    store.setSegments(make.parameters.map((each) => ({ parameter: each, weightDecay: 0, lrScale: 1 })));
+    const segmentTable = store.segmentTable(make.parameters.map((each) => ({ parameter: each, weightDecay: 0, lrScale: 1 })));
 
     const t = new graph.Tape({ compute: 'f32', device: device.kind, training: true });
     const image = (name: string): Tensor => t.input(name, [batch, side, side, 1], 'f32');
@@ -713,7 +713,7 @@ describe('a model that is no MAE, made of what node-mae/graph exports', () => {
       const flat = (buffer: 'parameters' | 'gradients' | 'moment1' | 'moment2'): Tensor => t.store(buffer, [store.count], 'f32');
       const grads = flat('gradients');
       const { report } = t.call('grad_norm', { grads, loss, control });
-      const segments = t.store('segments', [make.parameters.length, 4], 'i32');
+      const segments = t.input('segments', [make.parameters.length, 4], 'i32');
       const state = { params: flat('parameters'), m: flat('moment1'), v: flat('moment2') };
       t.call('adamw', { control, report, segments, grads }, { beta1: 0.9, beta2: 0.95, eps: 1e-8 }, state);
     });
@@ -723,7 +723,7 @@ describe('a model that is no MAE, made of what node-mae/graph exports', () => {
     const betas = [0.9, 0.95] as const;
     const losses: number[] = [];
     for (let step = 1; step <= 150; step++) {
-      const given = { ...pictures(d), control: graph.encodeControl({ lr: 5e-3, optimizerStep: step, betas }) };
+      const given = { ...pictures(d), segments: segmentTable, control: graph.encodeControl({ lr: 5e-3, optimizerStep: step, betas }) };
       const { results } = await program.run([given], [{ segment: 'backward' }, { segment: 'update' }], [loss]);
       losses.push(new Float32Array((await results)[0])[0]);
     }

@@ -391,6 +391,21 @@ describe('training steps', () => {
     }
   });
 
+  test('steps that live at the same time decay each by its own weightDecay', async () => {
+    using model = new MaskedAutoencoder(tiny);
+    const stepOf = (weightDecay: number): TrainStep =>
+      model.trainStep({ batchSize: 1, optimizer: { weightDecay, betas: [0, 0], eps: 1e30 } });
+    const steps = [stepOf(0.5), stepOf(0)];
+    const norm = async (): Promise<number> =>
+      Math.sqrt(((await model.weights()).get('decoder_pred.weight')!.data as Float32Array).reduce((sum, w) => sum + w * w, 0));
+    const norms = [await norm()];
+    for (const step of steps) {
+      await take(step, { images: picturesFor(model, 1) }, 0.1);
+      norms.push(await norm());
+    }
+    expect([norms[1] / norms[0], norms[2] / norms[1]]).toEqual([expect.closeTo(0.95, 6), 1]);
+  });
+
   test('a step that is not finite changes neither weights nor moments; the next one trains', async () => {
     using model = new MaskedAutoencoder({ ...tiny, imageDType: 'f32' });
     const images = picturesFor(model, 2);

@@ -47,6 +47,7 @@ export class Workload {
   private readonly training: { readonly program: Program; readonly reads: readonly Tensor[] } | undefined;
   private readonly pictures: readonly Uint8Array[];
   private readonly adamw = resolveAdamW();
+  private readonly segmentTable: Int32Array;
   private readonly repeats = new Map<Phase, number>();
   private runs = 0;
 
@@ -57,12 +58,12 @@ export class Workload {
     this.config = resolveConfig({ ...model.config, maskRatio: maskRatio ?? model.config.maskRatio });
     const mae = { ...model.mae, config: this.config };
     const { store, seed } = model;
+    this.segmentTable = store.segmentTable(segments(store.parameters, this.adamw.weightDecay));
     const { trace, loss } = traceForward(mae, store, batchSize, seed);
     this.forwardCosts = costsOf(trace, batchSize);
     this.forward = { program: new Program(trace, store), reads: loss ? [loss] : [] };
     if (numVisible(this.config) < numPatches(this.config)) {
       store.prepareTraining();
-      store.setSegments(segments(store.parameters, this.adamw.weightDecay));
       const step = traceTrainStep(mae, store, batchSize, seed, this.adamw, false, 'u8');
       this.stepCosts = costsOf(step.trace, batchSize);
       this.training = { program: new Program(step.trace, store), reads: [step.report] };
@@ -98,7 +99,7 @@ export class Workload {
 
   /** Seconds of every launch of one step, run op by op. */
   profile(): Float64Array {
-    return this.step.profile([this.inputs()], STAGES.step);
+    return this.step.profile([this.inputs('step')], STAGES.step);
   }
 
   dispose(): void {
@@ -110,18 +111,19 @@ export class Workload {
     const { program, reads } = phase === 'forward' ? this.forward : this.training!;
     const started = performance.now();
     const results: Promise<unknown>[] = [];
-    for (let i = 0; i < repeats; i++) results.push((await program.run([this.inputs()], STAGES[phase], reads)).results);
+    for (let i = 0; i < repeats; i++) results.push((await program.run([this.inputs(phase)], STAGES[phase], reads)).results);
     await Promise.all(results);
     return (performance.now() - started) / 1000;
   }
 
-  private inputs(): Inputs {
+  private inputs(phase: Phase): Inputs {
     const { batchSize } = this;
     const run = ++this.runs;
     return {
       control: encodeControl({ lr: LEARNING_RATE, optimizerStep: run, betas: this.adamw.betas, epoch: run, step: run }),
       indices: Int32Array.from({ length: batchSize }, (_, i) => run * batchSize + i),
       images: this.pictures[run % BATCHES],
+      ...(phase === 'forward' ? {} : { segments: this.segmentTable }),
     };
   }
 }

@@ -29,15 +29,7 @@ export interface ProgramOptions {
 
 /** What native/program.h calls spaces. */
 const SPACE = { absent: 0, arena: 1, inputs: 2, firstBuffer: 3 } as const;
-const STORE_BUFFERS: readonly (StoreBuffer | 'constants')[] = [
-  'parameters',
-  'low',
-  'gradients',
-  'moment1',
-  'moment2',
-  'segments',
-  'constants',
-];
+const STORE_BUFFERS: readonly (StoreBuffer | 'constants')[] = ['parameters', 'low', 'gradients', 'moment1', 'moment2', 'constants'];
 const ACCUMULATE = { no: 0, always: 1, 'after-first': 2 } as const;
 
 interface Signature {

@@ -79,8 +79,8 @@ export class Store {
     for (const buffer of ['gradients', 'moment1', 'moment2'] as const) if (!this.has(buffer)) this.allocate(buffer, this.count * 4);
   }
 
-  /** The optimizer's table: per parameter [begin, end, bits of f32 weight decay, bits of f32 lr scale]. */
-  setSegments(segments: readonly Segment[]): void {
+  /** The optimizer's table i32 [segments, 4]: per parameter its begin and end in the flat buffers, bits of f32 weight decay and lr scale. */
+  segmentTable(segments: readonly Segment[]): Int32Array {
     const table = new Int32Array(segments.length * 4);
     const floats = new Float32Array(table.buffer);
     segments.forEach(({ parameter, weightDecay, lrScale }, i) => {
@@ -90,8 +90,7 @@ export class Store {
       floats[4 * i + 2] = weightDecay;
       floats[4 * i + 3] = lrScale;
     });
-    if (!this.has('segments')) this.allocate('segments', table.byteLength);
-    this.buffer('segments').write(0, table);
+    return table;
   }
 
   /** Overwrites a parameter (and its bf16 copy). */

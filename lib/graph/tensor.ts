@@ -33,7 +33,7 @@ export type Place =
   | { readonly kind: 'store'; readonly buffer: StoreBuffer };
 
 /** The flat buffers of a store that the optimizer works on as a whole. */
-export type StoreBuffer = 'parameters' | 'low' | 'gradients' | 'moment1' | 'moment2' | 'segments';
+export type StoreBuffer = 'parameters' | 'low' | 'gradients' | 'moment1' | 'moment2';
 
 export interface Tensor {
   readonly id: number;

@@ -62,6 +62,7 @@ export function traceTrainStep(
   const control = t.input('control', [CONTROL_BYTES / 4], 'f32');
   const indices = t.input('indices', [batchSize], 'i32');
   const images = t.input('images', [batchSize, height, width, config.inChans], imageDType);
+  const table = t.input('segments', [store.parameters.length, 4], 'i32');
   const noise = givenNoise ? t.input('noise', [batchSize, numPatches(config)], 'f32') : undefined;
 
   const loss = t.segment('backward', () => {
@@ -77,7 +78,6 @@ export function traceTrainStep(
     const flat = (buffer: 'parameters' | 'gradients' | 'moment1' | 'moment2'): Tensor => t.store(buffer, [store.count], 'f32');
     const grads = flat('gradients');
     const result = t.keep(t.call('grad_norm', { grads, loss, control }).report);
-    const table = t.store('segments', [store.parameters.length, 4], 'i32');
     const paramsLow = store.compute === 'bf16' ? t.store('low', [store.count], 'bf16') : null;
     t.call(
       'adamw',
@@ -99,6 +99,8 @@ export class TrainStep {
   optimizerStep = 0;
   private readonly report: Tensor;
   private readonly stages: readonly Stage[];
+  /** An input of every run, not a buffer of the store: steps over one model may have different weight decay. */
+  private readonly segmentTable: Int32Array;
   private readonly clipGrad: number;
   private readonly givenNoise: boolean;
   private readonly mae: Mae;
@@ -124,7 +126,7 @@ export class TrainStep {
       );
     }
     store.prepareTraining();
-    store.setSegments(segments(store.parameters, this.optimizer.weightDecay));
+    this.segmentTable = store.segmentTable(segments(store.parameters, this.optimizer.weightDecay));
     const { trace, report } = traceTrainStep(mae, store, this.batchSize, seed, this.optimizer, this.givenNoise, imageDType);
     this.report = report;
     this.program = new Program(trace, store, { ...options.program, microBatches: this.accumIter });
@@ -188,6 +190,7 @@ export class TrainStep {
     const noisePerBatch = (batch.noise?.length ?? 0) / this.accumIter;
     return Array.from({ length: this.accumIter }, (_, i) => ({
       control,
+      segments: this.segmentTable,
       indices: indices.subarray(i * this.batchSize, (i + 1) * this.batchSize),
       images: batch.images.subarray(i * perBatch, (i + 1) * perBatch),
       ...(batch.noise ? { noise: batch.noise.subarray(i * noisePerBatch, (i + 1) * noisePerBatch) } : {}),
