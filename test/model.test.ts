@@ -676,6 +676,11 @@ describe('what is refused', () => {
     ['std zero', { std: [1, 0, 1] }, /^MAE_ARGUMENT .*std\[1\]/s],
     ['mlpRatio', { mlpRatio: 1.3 }, /^MAE_ARGUMENT .*embedDim · mlpRatio must be whole, got 24 · 1\.3/],
     ['a ratio that keeps none', { maskRatio: 0.99 }, /^MAE_ARGUMENT .*maskRatio 0\.99 keeps none of the 16 patches: lower it/],
+    [
+      'normalised pixels of patches with one value',
+      { normPixLoss: true, patchSize: 1, inChans: 1 },
+      /^MAE_ARGUMENT .*normPixLoss .* standard deviation of a patch.*: raise patchSize/,
+    ],
     ['maskRatio 1', { maskRatio: 1 }, /^MAE_ARGUMENT .*maskRatio/s],
     ['maskRatio below 0', { maskRatio: -0.5 }, /^MAE_ARGUMENT .*maskRatio/s],
     ['seed', { seed: 1.5 }, /^MAE_ARGUMENT .*seed must be a whole number from 0 to 2\^32 − 1, got 1\.5/],

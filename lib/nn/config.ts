@@ -78,6 +78,9 @@ export function resolveConfig(options: MaeOptions): MaeConfig {
   ] as const) {
     if (!Number.isInteger(dim * resolved.mlpRatio)) refuse(`${name} · mlpRatio must be whole, got ${dim} · ${resolved.mlpRatio}`);
   }
+  if (resolved.normPixLoss && patchDim(resolved) < 2) {
+    refuse('normPixLoss divides by the standard deviation of a patch, which one of a single value has not: raise patchSize');
+  }
   if (numVisible(resolved) < 1) refuse(`maskRatio ${resolved.maskRatio} keeps none of the ${numPatches(resolved)} patches: lower it`);
   return resolved;
 }
