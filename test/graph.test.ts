@@ -622,20 +622,35 @@ describe('programs', () => {
     store.dispose();
   });
 
+  const smallest = {
+    imageSize: 8,
+    patchSize: 4,
+    embedDim: 8,
+    depth: 1,
+    numHeads: 1,
+    decoderEmbedDim: 8,
+    decoderDepth: 1,
+    decoderNumHeads: 1,
+    device: 'cpu',
+  };
+
+  test('a training step that was disposed is forgotten by its model', async () => {
+    const made = new MaskedAutoencoder(smallest);
+    const disposed = ((): WeakRef<object> => {
+      const step = made.trainStep({ batchSize: 1 });
+      step.dispose();
+      return new WeakRef(step);
+    })();
+    await new Promise(setImmediate); // what a WeakRef was made of in this turn of the event loop outlives it
+    await collect();
+    expect(disposed.deref()).toBeUndefined();
+    made.dispose();
+  });
+
   test('memory: everything is given back, and 2000 steps need no more than 200 did', async () => {
     await collect(); // what other tests have left behind
     const before = native().stats().deviceBytes;
-    const model = new MaskedAutoencoder({
-      imageSize: 8,
-      patchSize: 4,
-      embedDim: 8,
-      depth: 1,
-      numHeads: 1,
-      decoderEmbedDim: 8,
-      decoderDepth: 1,
-      decoderNumHeads: 1,
-      device: 'cpu',
-    });
+    const model = new MaskedAutoencoder(smallest);
     const step = model.trainStep({ batchSize: 1 });
     const batch = { images: new Uint8Array(8 * 8 * 3) };
     const steps = async (count: number): Promise<{ device: number; resident: number }> => {

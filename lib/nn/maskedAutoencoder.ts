@@ -104,7 +104,7 @@ export class MaskedAutoencoder {
 
   /** A training step over this model's weights. Dispose it when done, or with the model. */
   trainStep(options: TrainStepOptions): TrainStep {
-    const step = new TrainStep(this.mae, this.store, this.seed, this.imageDType, options);
+    const step: TrainStep = new TrainStep(this.mae, this.store, this.seed, this.imageDType, options, () => this.steps.delete(step));
     this.steps.add(step);
     return step;
   }

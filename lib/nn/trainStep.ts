@@ -105,10 +105,11 @@ export class TrainStep {
   private readonly givenNoise: boolean;
   private readonly mae: Mae;
   private readonly imageDType: 'u8' | 'f32';
+  private readonly onDispose: () => void;
   private pictures = 0;
 
   /** @internal Made by MaskedAutoencoder.trainStep. */
-  constructor(mae: Mae, store: Store, seed: number, imageDType: 'u8' | 'f32', options: TrainStepOptions) {
+  constructor(mae: Mae, store: Store, seed: number, imageDType: 'u8' | 'f32', options: TrainStepOptions, onDispose: () => void) {
     this.batchSize = positive('batchSize', options.batchSize);
     this.accumIter = positive('accumIter', options.accumIter ?? 1);
     this.optimizer = resolveAdamW(options.optimizer);
@@ -118,6 +119,7 @@ export class TrainStep {
     this.givenNoise = options.givenNoise ?? false;
     this.mae = mae;
     this.imageDType = imageDType;
+    this.onDispose = onDispose;
     const { config } = mae;
     if (numVisible(config) === numPatches(config)) {
       throw new MaeError(
@@ -164,6 +166,7 @@ export class TrainStep {
 
   dispose(): void {
     this.program.dispose();
+    this.onDispose();
   }
 
   private inputs(batch: StepBatch, lr: number): Inputs[] {
