@@ -82,18 +82,17 @@ let loaded: NativeAddon | undefined;
 /** The addon, loaded at first use; MAE_ADDON names another file than the build's. @throws MaeError MAE_NOT_BUILT with the command that builds it. */
 export function native(): NativeAddon {
   if (loaded) return loaded;
+  const file = process.env.MAE_ADDON;
   try {
-    loaded = bindings({
-      bindings: 'mae.node',
-      module_root: root,
-      try: process.env.MAE_ADDON ? [[process.env.MAE_ADDON]] : BUILDS,
-    }) as NativeAddon;
+    loaded = bindings({ bindings: 'mae.node', module_root: root, try: file ? [[path.resolve(file)]] : BUILDS }) as NativeAddon;
   } catch (error) {
     const absent = String((error as Error).message).startsWith('Could not locate the bindings file');
     const reason = absent ? 'has not been built on this machine' : `was built but does not load: ${(error as Error).message}`;
     throw new MaeError(
       'MAE_NOT_BUILT',
-      `node-mae: its native addon ${reason}.\n  Build it:          npx mae build\n  Explain this machine:  npx mae doctor`,
+      file && absent
+        ? `node-mae: MAE_ADDON names ${path.resolve(file)}, where there is no file. Correct it, or unset it to use the build's addon.`
+        : `node-mae: its native addon ${reason}.\n  Build it:          npx mae build\n  Explain this machine:  npx mae doctor`,
       { cause: error },
     );
   }

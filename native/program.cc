@@ -21,7 +21,7 @@ struct Arguments {
   template <class T>
   void values(const std::vector<T>& list) {
     static_assert(sizeof(T) == 8, "dims and reals are eight bytes each");
-    memcpy(bytes + used, list.data(), 8 * list.size());
+    if (!list.empty()) memcpy(bytes + used, list.data(), 8 * list.size());
     used += 8 * list.size();
   }
 };

@@ -156,8 +156,10 @@ describe('the addon', () => {
   });
 
   test('absent or not loadable: the message names the command that builds it', () => {
-    const load = (message: string): string => {
+    const { MAE_ADDON } = process.env;
+    const load = (message: string, addon = ''): string => {
       let text = 'no error';
+      process.env.MAE_ADDON = addon;
       jest.isolateModules(() => {
         jest.doMock('bindings', () => () => {
           throw new Error(message);
@@ -171,6 +173,8 @@ describe('the addon', () => {
         }
       });
       jest.dontMock('bindings');
+      if (MAE_ADDON === undefined) delete process.env.MAE_ADDON;
+      else process.env.MAE_ADDON = MAE_ADDON;
       return text;
     };
     expect(load('Could not locate the bindings file. Tried: …')).toMatch(
@@ -178,6 +182,9 @@ describe('the addon', () => {
     );
     expect(load('libcudart.so.12: cannot open shared object file')).toMatch(
       /^MAE_NOT_BUILT .*was built but does not load: libcudart\.so\.12.*npx mae build/s,
+    );
+    expect(load('Could not locate the bindings file. Tried: …', 'no/such.node')).toMatch(
+      /^MAE_NOT_BUILT .*MAE_ADDON names .*\/no\/such\.node, where there is no file/,
     );
   });
 });

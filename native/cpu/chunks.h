@@ -6,6 +6,8 @@
 
 namespace mae { namespace cpu { namespace MAE_ISA {
 
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // `count` pieces of `size` items; the last may be shorter. Plain functions: a member would be an inline symbol.
 struct Chunks {
   int64_t items, size, count;
@@ -16,12 +18,12 @@ static inline int64_t chunk_end(const Chunks& c, int64_t chunk) {
   return end < c.items ? end : c.items;
 }
 
-static inline Chunks cut(int64_t items, int64_t size) { return {items, size, (items + size - 1) / size}; }
+static inline Chunks cut(int64_t items, int64_t size) { return {items, size, ceil_div(items, size)}; }
 
 // For reductions, which keep one partial result for each piece: at most kPartials pieces of at least `least` items.
 constexpr int64_t kPartials = 64;
 static inline Chunks cut_for_partials(int64_t items, int64_t least) {
-  const int64_t even = (items + kPartials - 1) / kPartials;
+  const int64_t even = ceil_div(items, kPartials);
   return cut(items, even > least ? even : least);
 }
 

@@ -73,21 +73,13 @@ static inline void attend_head(U u, const attention_args& a, int64_t head, const
   });
 }
 
-size_t attention_workspace(const attention_args& a) {
-  Scratch s = {nullptr, 0};
-  with_units(a.qkv.dtype, a.head_dim, [&](auto, auto u) { forward_scratch(u, a, s); });
-  return size_t(threads() * s.used) * sizeof(float);
-}
+constexpr auto scratch = [](auto u, const auto& a, Scratch& s) { return forward_scratch(u, a, s); };
+
+size_t attention_workspace(const attention_args& a) { return heads_workspace(a, scratch); }
 
 void attention(const attention_args& a, Context& context) {
-  with_units(a.qkv.dtype, a.head_dim, [&](auto element, auto u) {
-    Scratch size = {nullptr, 0};
-    forward_scratch(u, a, size);
-    float* workspace = static_cast<float*>(context.workspace);
-    parallel_for(a.batch * a.heads, [&](int64_t head, int thread) {
-      Scratch s = {workspace + thread * size.used, 0};
-      attend_head<decltype(u), decltype(element)>(u, a, head, forward_scratch(u, a, s));
-    });
+  for_heads(a, context, scratch, [&](auto element, auto u, int64_t head, const auto& f) {
+    attend_head<decltype(u), decltype(element)>(u, a, head, f);
   });
 }
 

@@ -12,13 +12,10 @@
 // Scores are kept transposed, [key, query]: the softmax then runs down the lanes, without a horizontal sum or maximum.
 #pragma once
 #include <math.h>
-#include "../../kernel.h"
-#include "../lanes.h"
-#include "../pool.h"
+#include "../chunks.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t whole_vectors(int64_t n) { return ceil_div(n, kLanes) * kLanes; }
 static inline int64_t whole_quads(int64_t n) { return ceil_div(n, 4) * 4; }
 
@@ -291,6 +288,27 @@ static inline Pieces even_pieces(int64_t items, int64_t most) {
   return {count, items / count, items % count};
 }
 static inline int64_t piece_size(const Pieces& p, int64_t piece) { return p.size + (piece < p.longer); }
+
+// The workspace of threads that each hold the scratch memory of one head: scratch(units, a, s) takes it from s.
+template <class Args, class F>
+static size_t heads_workspace(const Args& a, const F& scratch) {
+  Scratch s = {nullptr, 0};
+  with_units(a.qkv.dtype, a.head_dim, [&](auto, auto u) { scratch(u, a, s); });
+  return size_t(threads() * s.used) * sizeof(float);
+}
+// body(element, units, head, scratch) for every picture's heads, on all threads.
+template <class Args, class F, class Body>
+static void for_heads(const Args& a, Context& context, const F& scratch, const Body& body) {
+  with_units(a.qkv.dtype, a.head_dim, [&](auto element, auto u) {
+    Scratch size = {nullptr, 0};
+    scratch(u, a, size);
+    float* workspace = static_cast<float*>(context.workspace);
+    parallel_for(a.batch * a.heads, [&](int64_t head, int thread) {
+      Scratch s = {workspace + thread * size.used, 0};
+      body(element, u, head, scratch(u, a, s));
+    });
+  });
+}
 
 // The matrices of the head that this thread takes next, to be brought into L2 row by row while it works on the present one: the rows of a
 // head lie pages apart, out of reach of the hardware's prefetching.

@@ -113,21 +113,13 @@ static inline void attend_head_grad(U u, const attention_grad_args& a, int64_t h
   unpack(f.dv, head_matrix<T>(a.dqkv, 3, 2, a, head), [](int64_t) { return 1.0f; });
 }
 
-size_t attention_grad_workspace(const attention_grad_args& a) {
-  Scratch s = {nullptr, 0};
-  with_units(a.qkv.dtype, a.head_dim, [&](auto, auto u) { grad_scratch(u, a, s); });
-  return size_t(threads() * s.used) * sizeof(float);
-}
+constexpr auto scratch = [](auto u, const auto& a, Scratch& s) { return grad_scratch(u, a, s); };
+
+size_t attention_grad_workspace(const attention_grad_args& a) { return heads_workspace(a, scratch); }
 
 void attention_grad(const attention_grad_args& a, Context& context) {
-  with_units(a.qkv.dtype, a.head_dim, [&](auto element, auto u) {
-    Scratch size = {nullptr, 0};
-    grad_scratch(u, a, size);
-    float* workspace = static_cast<float*>(context.workspace);
-    parallel_for(a.batch * a.heads, [&](int64_t head, int thread) {
-      Scratch s = {workspace + thread * size.used, 0};
-      attend_head_grad<decltype(u), decltype(element)>(u, a, head, grad_scratch(u, a, s));
-    });
+  for_heads(a, context, scratch, [&](auto element, auto u, int64_t head, const auto& f) {
+    attend_head_grad<decltype(u), decltype(element)>(u, a, head, f);
   });
 }
 

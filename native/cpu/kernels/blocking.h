@@ -2,6 +2,7 @@
 // A and B exchanged): a block of B (some panels of columns, one block of k) is packed and stays in L2, a panel of A (kRows rows) stays in
 // L1 and meets every panel of the block. The sizes are from measurements on Zen 5 at the shapes of MAE models.
 #pragma once
+#include "../chunks.h"
 #include "epilogue.h"
 #include "gemm.h"
 #include "microkernel.h"
@@ -20,7 +21,6 @@ constexpr int64_t kLeastPanels = 4;        // of A in a block: its share of pack
 constexpr int64_t kSplitElements = 1024;   // of k in a split, at least
 constexpr int64_t kSplitBlocks = 16;       // blocks of C that give enough parallel work without splitting k
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t align(int64_t bytes) { return (bytes + 63) & ~int64_t(63); }

@@ -2,7 +2,6 @@
 // enough is packed once for all.
 #include "gemm.h"
 
-#include "../chunks.h"
 #include "blocking.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
@@ -14,7 +13,7 @@ void pack_b(const Gemm& g, float* out, int64_t from, int64_t to, int64_t k, int6
   const T* b = static_cast<const T*>(g.b.data);
   const int64_t begin = from * kColumns, end = at_most(to * kColumns, g.n);
   if (!g.b.k_contiguous) return pack_rows<Pairs>(out, b + k * g.n + begin, g.n, int(end - begin), count);
-  const int64_t words = ceil_div(count, kPerWord<Pairs>);
+  const int64_t words = words_of<Pairs>(count);
   for (int64_t column = begin; column < end; column += kColumns, out += panel_stride(words, kColumns)) {
     const int columns = int(at_most(kColumns, end - column));
     pack_transposed<Pairs>(out, b + column * g.k + k, g.k, columns, count, columns > kLanes ? 2 : 1);
@@ -49,7 +48,7 @@ void pack_a(const Run& run, float* out, int64_t row, int rows, int64_t k, int64_
   if (!g.row_sums || !with_sums) return;
   float* const total = (run.partial_sums ? run.partial_sums + split * g.m : g.row_sums) + row;
   const bool resume = !first || (g.accumulate_row_sums && !run.partial_sums);
-  const int64_t words = ceil_div(count, kPerWord<Pairs>);
+  const int64_t words = words_of<Pairs>(count);
   for (int r = 0; r < rows; r += kRows, out += panel_stride(words, kRowStride)) {
     const size_t bytes = size_t(at_most(kRows, rows - r)) * 4;
     float sums[kRowStride] = {};

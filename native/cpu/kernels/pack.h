@@ -1,13 +1,15 @@
 // Packing: operands of the GEMM rearranged into panels of 32-bit words (microkernel.h), zero-padded where k is odd and pairs are used.
 // T is the type in memory; Pairs keeps bf16 as pairs, otherwise bf16 is widened to floats.
 #pragma once
-#include "../lanes.h"
+#include "../chunks.h"
 #include "microkernel.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
 
 template <bool Pairs>
 constexpr int kPerWord = Pairs ? 2 : 1;  // elements along k in a word
+template <bool Pairs>
+static inline int64_t words_of(int64_t k) { return ceil_div(k, kPerWord<Pairs>); }
 
 // Words of two rows of [k, columns]: lane j = (even[j], odd[j]). odd may be null: zeros.
 template <class N>
@@ -63,7 +65,7 @@ static inline void transpose(vf (&rows)[kLanes]) {
 // A panel of B[n, k]: `columns` ≤ vectors · kLanes rows of b, k elements each, stride ld → [words of k][vectors · kLanes].
 template <bool Pairs, class T>
 static void pack_transposed(float* out, const T* b, int64_t ld, int columns, int64_t k, int vectors) {
-  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>, width = vectors * kLanes;
+  const int64_t words = words_of<Pairs>(k), width = vectors * kLanes;
   for (int v = 0; v < vectors; ++v) {
     const T* from = b + v * kLanes * ld;
     const int present = columns - v * kLanes;
@@ -95,7 +97,7 @@ static inline int64_t panel_stride(int64_t words, int64_t width) { return words 
 // kLanes wide if that suffices.
 template <bool Pairs, class T>
 static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k) {
-  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>, stride = panel_stride(words, kColumns);
+  const int64_t words = words_of<Pairs>(k), stride = panel_stride(words, kColumns);
   const int full = columns / kColumns * kColumns;
   for (int64_t w = 0; w < words; ++w, b += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? b + ld : nullptr;
@@ -119,7 +121,7 @@ static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k
 // A panel of A[m, k]: `rows` rows of k elements, stride ld → [rows][words of k].
 template <bool Pairs, class T>
 static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
-  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>;
+  const int64_t words = words_of<Pairs>(k);
   for (int r = 0; r < rows; ++r, out += words, a += ld) {
     if constexpr (Pairs || sizeof(T) == sizeof(float)) {
       if (k % kPerWord<Pairs>) out[words - 1] = 0;
@@ -134,7 +136,7 @@ static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
 // kRows on hold anything. `readable` ≥ rows: what may be read from each row.
 template <bool Pairs, class T>
 static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t readable, int64_t k) {
-  const int64_t words = (k + kPerWord<Pairs> - 1) / kPerWord<Pairs>, stride = panel_stride(words, kRowStride);
+  const int64_t words = words_of<Pairs>(k), stride = panel_stride(words, kRowStride);
   for (int64_t w = 0; w < words; ++w, a += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? a + ld : nullptr;
     const auto read = [&](int64_t i, auto n) {
