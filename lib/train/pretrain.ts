@@ -15,6 +15,7 @@ import { somePictures, reconstructionPicture, validationLoss } from './evaluatio
 import { modelOptions, type PretrainOptions, type ResolvedOptions, resolveOptions } from './options';
 import { resumePoint, RunFolder } from './runFolder';
 import { describePlan } from './summary';
+import { Throughput } from './throughput';
 
 /** What the API takes beyond the options of the command line. */
 export interface PretrainCall extends Omit<PretrainOptions, 'data' | 'valData'> {
@@ -57,6 +58,9 @@ export interface PretrainResult {
   /** 'done', or why it stopped before the last epoch. */
   ended: 'done' | 'max-steps' | 'max-minutes' | 'interrupted';
 }
+
+/** Optimizer steps done, and the batch that comes next. */
+type Cursor = Pick<CheckpointState, 'step' | 'epoch' | 'stepInEpoch'>;
 
 /** Pictures in the grid of reconstructions. */
 const SHOWN = 12;
@@ -103,8 +107,7 @@ class Pretraining {
   private settled: Promise<void> = Promise.resolve();
   private failure: unknown;
   private shown: Uint8Array | undefined;
-  /** Steady state is measured from the third step on. */
-  private speed = { from: 0, images: 0, waited: 0, waitedBefore: 0 };
+  private readonly throughput = new Throughput();
 
   constructor(
     private readonly options: ResolvedOptions,
@@ -192,7 +195,7 @@ class Pretraining {
     }
     await this.settled;
     if (this.failure) throw this.failure;
-    return this.end(cursor, ended, loader);
+    return this.end(cursor, ended);
   }
 
   close(): void {
@@ -218,7 +221,7 @@ class Pretraining {
     }
   }
 
-  private resume(checkpoint: string): { step: number; epoch: number; stepInEpoch: number } {
+  private resume(checkpoint: string): Cursor {
     const state = loadCheckpoint(checkpoint, this.model, this.step);
     const now = this.state({ step: 0, epoch: 0, stepInEpoch: 0 });
     if (state.seed !== now.seed) {
@@ -244,7 +247,7 @@ class Pretraining {
     return state;
   }
 
-  private state(cursor: { step: number; epoch: number; stepInEpoch: number }): CheckpointState {
+  private state(cursor: Cursor): CheckpointState {
     const { seed, batchSize, accumIter } = this.options;
     return {
       step: cursor.step,
@@ -260,12 +263,7 @@ class Pretraining {
   }
 
   /** One step: enqueued here, its loss noted when it is known. */
-  private async take(
-    batch: Batch,
-    cursor: { step: number; epoch: number; stepInEpoch: number },
-    logEvery: number,
-    loader: Loader,
-  ): Promise<void> {
+  private async take(batch: Batch, cursor: Cursor, logEvery: number, loader: Loader): Promise<void> {
     const { stepsPerEpoch } = this.loader;
     const epoch = batch.epoch + batch.step / stepsPerEpoch;
     const lr = this.schedule(epoch);
@@ -295,29 +293,19 @@ class Pretraining {
       );
     }
     this.last.loss = loss;
-    const pictures = this.step.effectiveBatch;
-    if (this.speed.from === 0 && this.speed.images++ >= 2)
-      this.speed = { from: performance.now(), images: 0, waited: 0, waitedBefore: loader.waitMs };
-    else if (this.speed.from > 0) this.speed.images += pictures;
-    const { imagesPerSecond, dataWait } = this.rates(loader);
+    this.throughput.step(this.step.effectiveBatch, loader.waitMs);
+    const { imagesPerSecond, dataWait } = this.throughput.rates();
     this.progress?.update({ step: at.step, epoch: at.epoch, loss, lr: at.lr, imagesPerSecond, dataWait, memoryBytes: this.memory() });
     this.hooks.onStep?.({ ...at, loss, gradNorm });
     if (at.step % logEvery === 0)
       this.folder?.record({ step: at.step, epoch: at.epoch, loss, lr: at.lr, gradNorm, imagesPerSecond, dataWait });
   }
 
-  private rates(loader: Loader): { imagesPerSecond?: number; dataWait?: number } {
-    const { from, images, waitedBefore } = this.speed;
-    if (from === 0 || images < 3 * this.step.effectiveBatch) return {};
-    const elapsed = performance.now() - from;
-    return { imagesPerSecond: (1000 * images) / elapsed, dataWait: (loader.waitMs - waitedBefore) / elapsed };
-  }
-
   private memory(): number {
     return this.model.device.kind === 'cuda' ? native().stats().deviceBytes : process.memoryUsage.rss();
   }
 
-  private async endEpoch(cursor: { step: number; epoch: number; stepInEpoch: number }): Promise<void> {
+  private async endEpoch(cursor: Cursor): Promise<void> {
     const { saveEvery, valEvery, reconstructEvery } = this.options;
     const every = (period: number): boolean => period > 0 && cursor.epoch % period === 0;
     if (this.validation && every(valEvery)) await this.validate(cursor);
@@ -349,7 +337,7 @@ class Pretraining {
     return this.folder!.writeCurve(`${preset} on ${this.dataset.name}`);
   }
 
-  private async save(cursor: { step: number; epoch: number; stepInEpoch: number }): Promise<string> {
+  private async save(cursor: Cursor): Promise<string> {
     await this.settled;
     if (this.failure) throw this.failure;
     this.lastCheckpoint = await saveCheckpoint(this.out, this.model, this.step, this.state(cursor), this.options.keep);
@@ -358,12 +346,8 @@ class Pretraining {
     return this.lastCheckpoint;
   }
 
-  private async end(
-    cursor: { step: number; epoch: number; stepInEpoch: number },
-    ended: PretrainResult['ended'],
-    loader: Loader,
-  ): Promise<PretrainResult> {
-    const speed = this.rates(loader);
+  private async end(cursor: Cursor, ended: PretrainResult['ended']): Promise<PretrainResult> {
+    const speed = this.throughput.rates();
     const saved = this.lastCheckpoint && path.basename(this.lastCheckpoint) === `step-${cursor.step}`;
     const checkpoint = saved ? this.lastCheckpoint! : await this.save(cursor);
     if (ended !== 'interrupted') {
