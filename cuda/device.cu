@@ -120,8 +120,8 @@ class CudaDevice final : public Device {
       size_t free_bytes = 0, total_bytes = 0;
       cudaMemGetInfo(&free_bytes, &total_bytes);
       throw Failure("MAE_MEMORY", "could not allocate " + mebibytes(bytes) + " on " + name_ + ", which has " + mebibytes(free_bytes) +
-                                      " of " + mebibytes(total_bytes) + " free: use a smaller batchSize (a larger accumIter keeps the " +
-                                      "effective batch) or a smaller model");
+                                      " of " + mebibytes(total_bytes) + " free: use recompute, a smaller batchSize (a larger accumIter keeps " +
+                                      "the effective batch) or a smaller model");
     }
     check(error, "cudaMalloc", __FILE__, __LINE__);
     return memory;

@@ -261,7 +261,7 @@ describe('gradients that meet', () => {
     loss: (p: Readonly<Record<string, Value>>) => number,
     microBatches = 1,
   ): Promise<void> {
-    const t = new Tape(info);
+    const t = new Tape({ ...info, recompute: true });
     t.backward(t.keep(squaredError(t, model(t, t.input('x', x.shape, 'f32')))));
     const store = storeOf(parameters);
     store.prepareTraining();
@@ -312,7 +312,10 @@ describe('gradients that meet', () => {
     );
   });
 
-  test('a tensor read by a norm, two layers, an addition and as a residual', async () => {
+  test.each([
+    ['once', (_: Tape, body: () => Tensor) => body()],
+    ['and again for the backward pass', (t: Tape, body: () => Tensor) => t.recompute(body)],
+  ])('a tensor read by a norm, two layers, an addition and as a residual, computed %s', async (_, part) => {
     const parameters = [
       w,
       b,
@@ -327,12 +330,17 @@ describe('gradients that meet', () => {
     await check(
       parameters,
       (t, in_) => {
-        const h = t.call('linear', { x: in_, w: t.weight(w), bias: t.parameter(b) }).y;
-        const n = t.call('layer_norm', { x: h, weight: t.parameter(g), bias: t.parameter(c) }, { eps: 1e-6 }).y;
-        const s = t.call('add', { a: h, b: n }).y;
-        const l = t.call('linear', { x: h, w: t.weight(w2), residual: h }).y;
-        const m = t.call('mlp', { x: n, w1: t.weight(w3), b1: t.parameter(b3), w2: t.weight(w4), b2: t.parameter(b), residual: s }).y;
-        return t.call('add', { a: l, b: m }).y;
+        let [h, n, s] = [in_, in_, in_];
+        part(t, () => {
+          h = t.call('linear', { x: in_, w: t.weight(w), bias: t.parameter(b) }).y;
+          n = t.call('layer_norm', { x: h, weight: t.parameter(g), bias: t.parameter(c) }, { eps: 1e-6 }).y;
+          return (s = t.call('add', { a: h, b: n }).y);
+        });
+        return part(t, () => {
+          const l = t.call('linear', { x: h, w: t.weight(w2), residual: h }).y;
+          const m = t.call('mlp', { x: n, w1: t.weight(w3), b1: t.parameter(b3), w2: t.weight(w4), b2: t.parameter(b), residual: s }).y;
+          return t.call('add', { a: l, b: m }).y;
+        });
       },
       (p) => {
         const exactly = (v: Float64Array): Float64Array => v;
@@ -469,6 +477,24 @@ describe('the planner', () => {
     expect(made.arenaBytes).toBeLessThan(0.7 * made.unplannedBytes);
     const apart = plan(trace, false);
     expect(conflicts(trace, apart.offsets)).toEqual([]);
+  });
+
+  test('recompute: of all blocks but the last decoder block nothing but the stream is kept, and all but fc2 is computed again', () => {
+    const again = model.trainStep({ batchSize: 4, recompute: true }).program;
+    expect(conflicts(again.trace, again.plan.offsets)).toEqual([]);
+    const loss = again.trace.launches.findIndex(({ kernel }) => kernel === 'masked_mse');
+    // What is made before the loss and read after it. A block's other tensors have names of their own: blocks.0.attention.out.
+    const waiting = lifetimes(again.trace).filter(({ first, last }) => first < loss && last > loss);
+    const inBlocks = waiting
+      .map(({ tensor: { name } }) => name)
+      .filter((name) => name.includes('blocks.') && !name.startsWith('decoder.blocks.1'));
+    expect(inBlocks).toEqual(['encoder.blocks.0.mlp.y', 'encoder.blocks.1.mlp.y', 'encoder.blocks.2.mlp.y', 'decoder.blocks.0.mlp.y']);
+    expect(again.plan.arenaBytes).toBeLessThan(0.7 * step.program.plan.arenaBytes);
+    // Multiply-adds of n tokens of width d: qkv 3·n·d², scores and their product with v 2·n²·d, proj n·d², fc1 4·n·d².
+    const macs = (n: number, d: number): number => 8 * n * d ** 2 + 2 * n ** 2 * d;
+    const flops = (of: Trace): number => of.ops.reduce((sum, op) => sum + op.flops, 0);
+    expect(flops(again.trace) - flops(step.program.trace)).toBe(4 * 2 * (3 * macs(5, 32) + macs(17, 16)));
+    again.dispose();
   });
 
   test('bf16: whoever makes a gradient writes the bf16 copy that the GEMMs read; nothing is cast', () => {

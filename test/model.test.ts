@@ -9,7 +9,7 @@ import { readSafetensors, type HostTensor } from '../lib/io/safetensors';
 import { native } from '../lib/native';
 import { numPatches, patchDim } from '../lib/nn/config';
 import { MaskedAutoencoder, type ModelOptions } from '../lib/nn/maskedAutoencoder';
-import type { StepBatch, TrainStep } from '../lib/nn/trainStep';
+import type { StepBatch, TrainStep, TrainStepOptions } from '../lib/nn/trainStep';
 import { MaeError } from '../lib/errors';
 import { Draw } from './helpers/draw';
 import { errorOf } from './helpers/errors';
@@ -281,10 +281,10 @@ describe('training steps', () => {
   });
 
   /** Three steps on two micro-batches: everything that could differ. */
-  async function bits(program: Parameters<MaskedAutoencoder['trainStep']>[0]['program'], precision: 'fp32' | 'bf16'): Promise<unknown> {
+  async function bits(program: TrainStepOptions['program'], precision: 'fp32' | 'bf16', recompute = false): Promise<unknown> {
     using model = new MaskedAutoencoder({ ...tiny, precision });
     const images = picturesFor(model, 4);
-    const step = model.trainStep({ batchSize: 2, accumIter: 2, clipGrad: 0.5, program });
+    const step = model.trainStep({ batchSize: 2, accumIter: 2, clipGrad: 0.5, program, recompute });
     const losses: unknown[] = [];
     for (let i = 0; i < 3; i++) losses.push(await take(step, { images }));
     const { moment1, moment2 } = await model.moments();
@@ -315,6 +315,13 @@ describe('training steps', () => {
       }
     },
   );
+
+  test.each(['fp32', 'bf16'] as const)('%s: blocks that are computed again give the same bits', async (precision) => {
+    const usual = await bits({}, precision);
+    expect(await bits({}, precision, true)).toEqual(usual);
+    expect(await bits({ unshared: true }, precision, true)).toEqual(usual);
+    expect(await bits({ poison: true }, precision, true)).toEqual(usual);
+  });
 
   test('micro-batches add up to the whole batch', async () => {
     using model = new MaskedAutoencoder(tiny);

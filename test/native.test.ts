@@ -151,7 +151,7 @@ describe('the addon', () => {
   test('more memory than there is: the message says what to do', async () => {
     const { handle } = openDevice('cpu');
     expect(await errorOf(() => new (native().Buffer)(handle, 2 ** 52))).toMatch(
-      /^MAE_MEMORY could not allocate \d+ MiB of memory: use a smaller batchSize/,
+      /^MAE_MEMORY could not allocate \d+ MiB of memory: use recompute, a smaller batchSize/,
     );
   });
 

@@ -269,9 +269,15 @@ describe('the command line', () => {
   });
 
   test('--dry-run trains nothing', () => {
-    const { status, stdout } = command('pretrain', '--data', 'pictures', '--out', 'run', '--dry-run', ...flags, ...more);
+    const dryRun = (...flag: string[]) =>
+      command('pretrain', '--data', 'pictures', '--out', 'run', '--dry-run', ...flags, ...more, ...flag);
+    const { status, stdout } = dryRun();
     expect(status).toBe(0);
     expect(stdout).toMatch(/"maskRatio"|one step/);
+    // The memory of either way, in the order: this run's, the other's.
+    const [, kept, again] = /activations (.+), with recompute (.+)\)/.exec(stdout)!;
+    expect(dryRun('--recompute').stdout).toContain(`activations ${again}, without recompute ${kept})`);
+    expect(again).not.toBe(kept);
     expect(existsSync(path.join(folder, 'run'))).toBe(false);
   });
 

@@ -29,7 +29,7 @@ export function costsOf(trace: Trace, batchSize: number): Costs {
 /** A training step of `batchSize` pictures, traced without a device. */
 export function sketchStep(config: MaeConfig, batchSize: number, precision: Precision, device: 'cpu' | 'cuda'): Trace {
   const mae = makeMae(config, 0);
-  return traceTrainStep(mae, sketchStore(mae, precision, device), batchSize, 0, resolveAdamW(), false, 'u8').trace;
+  return traceTrainStep(mae, sketchStore(mae, precision, device), resolveAdamW(), { batchSize, seed: 0 }).trace;
 }
 
 /** Device memory that training takes, in bytes; the kernels' workspace, which only the device knows, is not in it. */

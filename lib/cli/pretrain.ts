@@ -53,9 +53,9 @@ export function describe(result: PretrainResult): void {
 async function dryRun(given: Parameters<typeof resolveOptions>[0]): Promise<void> {
   const options = resolveOptions(given);
   const dataset = openDataset(options.data, { cacheBytes: 0, log: () => undefined });
-  const { seed, device, precision, batchSize, accumIter, betas, weightDecay } = options;
+  const { seed, device, precision, batchSize, accumIter, betas, weightDecay, recompute } = options;
   using model = new MaskedAutoencoder({ ...modelOptions(options), seed, device, precision });
-  const step = model.trainStep({ batchSize, accumIter, optimizer: { betas, weightDecay } });
+  const step = model.trainStep({ batchSize, accumIter, optimizer: { betas, weightDecay }, recompute });
   const stepsPerEpoch = Math.floor(dataset.length / step.effectiveBatch);
   console.log(JSON.stringify(options, null, 2));
   for (const line of describePlan(model, step, options, dataset.length, stepsPerEpoch).lines) console.log(line);

@@ -13,6 +13,8 @@ export interface TraceInfo {
   readonly device: 'cpu' | 'cuda';
   /** False: no backward follows, so nothing is saved for one. */
   readonly training: boolean;
+  /** True: the backward pass computes what Tape.recompute covers once more instead of finding it kept. Default false. */
+  readonly recompute?: boolean;
 }
 
 /** Adds one kernel launch: operands by the names of native/kernels.def, then dims, then reals. */
@@ -26,7 +28,7 @@ export type Emit = (
 /** What a gradient rule is given. */
 export interface GradientContext {
   readonly info: TraceInfo;
-  /** The forward row's operands, results and attributes. */
+  /** The forward row's operands, results (as computed last: see Tape.recompute) and attributes. */
   readonly x: Readonly<Record<string, Tensor>>;
   readonly y: Readonly<Record<string, Tensor>>;
   readonly attributes: Attributes;

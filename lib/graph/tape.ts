@@ -65,6 +65,18 @@ interface Node {
   readonly y: Record<string, Tensor>;
   readonly attributes: Attributes;
   readonly scope: readonly string[];
+  /** All nodes that one Tape.recompute covers, this one among them. */
+  group?: readonly Node[];
+}
+
+/** What one backward pass knows. */
+interface BackwardPass {
+  /** Of the tensors of the forward pass that have one so far. */
+  readonly gradients: Map<Tensor, Tensor>;
+  /** Tensors that a parameter's value reaches: only they get gradients. */
+  readonly needed: ReadonlySet<Tensor>;
+  /** From a result of the forward pass to the same one computed again. */
+  readonly again: Map<Tensor, Tensor>;
 }
 
 export class Tape {
@@ -139,6 +151,18 @@ export class Tape {
     return result;
   }
 
+  /**
+   * Activation checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): with info.recompute the memory of what
+   * `body` traces is free until the backward pass, which runs it again from its inputs; the same kernels on the same values, so the same bits.
+   */
+  recompute<T>(body: () => T): T {
+    const first = this.nodes.length;
+    const result = body();
+    const group = this.nodes.slice(first);
+    if (this.info.recompute) for (const node of group) node.group = group;
+    return result;
+  }
+
   /** Keeps a tensor's memory until the next run: for read-backs and for what a later segment reads. */
   keep(tensor: Tensor): Tensor {
     this.kept.add(tensor);
@@ -197,8 +221,9 @@ export class Tape {
       );
     }
     const forward = this.nodes.slice(0, last + 1);
-    const needed = this.dependsOnParameters(forward);
-    const gradients = new Map<Tensor, Tensor>();
+    const pass: BackwardPass = { gradients: new Map(), needed: this.dependsOnParameters(forward), again: new Map() };
+    const { gradients, needed } = pass;
+    const groups = new Set<readonly Node[]>();
     for (const node of forward.reverse()) {
       const isRoot = node === root;
       if (!isRoot && !Object.values(node.y).some((tensor) => gradients.has(tensor))) continue;
@@ -210,9 +235,14 @@ export class Tape {
         );
       }
       const outer = this.scopes;
+      if (node.group && !groups.has(node.group)) {
+        // The last group's values are read soon after they are there: to compute them again would free a few percent of the arena at most.
+        if (groups.size > 0) this.computeAgain(node.group, pass.again);
+        groups.add(node.group);
+      }
       this.scopes = [...node.scope];
       const intoParameters = new Set<string>();
-      const results = node.row.grad(this.gradientContext(node, gradients, needed, intoParameters));
+      const results = node.row.grad(this.gradientContext(node, pass, intoParameters));
       for (const [name, input] of Object.entries(node.x)) {
         if (!needed.has(input) || intoParameters.has(name)) continue;
         const gradient = results[name];
@@ -295,7 +325,6 @@ export class Tape {
     this.launches.push({ kernel, operands: all, accumulate, dims, reals, label, inPlace: row.inPlace ?? [], prunable: row.prunable ?? [] });
   }
 
-  /** Tensors that a parameter's value reaches: only they get gradients. */
   private dependsOnParameters(nodes: readonly Node[]): Set<Tensor> {
     const needed = new Set<Tensor>();
     for (const node of nodes) {
@@ -311,12 +340,21 @@ export class Tape {
     gradients.set(input, before ? this.call('add', { a: before, b: gradient }).y : gradient);
   }
 
+  /** Traces the rows of a group once more, as far as gradients read them, and notes what came of it. */
+  private computeAgain(group: readonly Node[], again: Map<Tensor, Tensor>): void {
+    for (const { op, x, y, attributes, scope } of group) {
+      this.scopes = [...scope, 'recompute'];
+      const results = this.call(op, latest(x, again), { ...attributes, recompute: true });
+      for (const [name, tensor] of Object.entries(results)) again.set(y[name], tensor);
+    }
+  }
+
   /** @param intoParameters  filled with the operands whose gradients the rule has written to the store */
-  private gradientContext(node: Node, gradients: Map<Tensor, Tensor>, needed: Set<Tensor>, intoParameters: Set<string>): GradientContext {
+  private gradientContext(node: Node, { gradients, needed, again }: BackwardPass, intoParameters: Set<string>): GradientContext {
     return {
       info: this.info,
-      x: node.x,
-      y: node.y,
+      x: latest(node.x, again),
+      y: latest(node.y, again),
       attributes: node.attributes,
       d: (output) => gradients.get(node.y[output]) ?? null,
       call: (op, operands, attributes, into) => this.call(op, operands, attributes, into),
@@ -365,4 +403,9 @@ export class Tape {
       }
     }
   }
+}
+
+/** The tensors as they were computed last. */
+function latest(tensors: Readonly<Record<string, Tensor>>, again: ReadonlyMap<Tensor, Tensor>): Record<string, Tensor> {
+  return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, again.get(tensor) ?? tensor]));
 }

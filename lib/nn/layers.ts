@@ -69,7 +69,7 @@ function mlp(t: Tape, { fc1, fc2 }: Block, x: Tensor, residual: Tensor): Tensor 
   return t.call('mlp', { x, w1, b1: t.parameter(fc1.bias), w2, b2: t.parameter(fc2.bias), residual }).y;
 }
 
-/** A stack of blocks, labelled blocks.0, blocks.1, …. */
+/** A stack of blocks, labelled blocks.0, blocks.1, …; with the tape's `recompute` only the streams between them are kept for backward. */
 export function blocks(t: Tape, layers: readonly Block[], x: Tensor, eps: number): Tensor {
-  return layers.reduce((stream, layer, i) => t.scope(`blocks.${i}`, () => block(t, layer, stream, eps)), x);
+  return layers.reduce((stream, layer, i) => t.scope(`blocks.${i}`, () => t.recompute(() => block(t, layer, stream, eps))), x);
 }

@@ -18,6 +18,11 @@ export interface TrainStepOptions {
   optimizer?: AdamWOptions;
   /** Clip gradients to this global norm. Default: no clipping, as the paper. */
   clipGrad?: number;
+  /**
+   * Keep of every Transformer block its input alone and run it again in the backward pass: a fraction of the memory for about 2/9 more
+   * arithmetic, and the same bits. Default false.
+   */
+  recompute?: boolean;
   /** The program takes the mask noise as an input instead of drawing it (tests, comparisons). Default false. */
   givenNoise?: boolean;
   program?: Omit<ProgramOptions, 'microBatches'>;
@@ -41,6 +46,12 @@ export interface StepResult {
   readonly finite: Promise<boolean>;
 }
 
+export interface TraceStepOptions extends Pick<TrainStepOptions, 'batchSize' | 'recompute' | 'givenNoise'> {
+  readonly seed: number;
+  /** Default 'u8'. */
+  readonly imageDType?: 'u8' | 'f32';
+}
+
 interface TracedStep {
   readonly trace: Trace;
   readonly report: Tensor;
@@ -50,14 +61,11 @@ interface TracedStep {
 export function traceTrainStep(
   mae: Mae,
   store: Pick<Store, 'compute' | 'deviceKind' | 'count' | 'parameters'>,
-  batchSize: number,
-  seed: number,
   adamw: AdamW,
-  givenNoise: boolean,
-  imageDType: 'u8' | 'f32',
+  { batchSize, seed, recompute, givenNoise, imageDType = 'u8' }: TraceStepOptions,
 ): TracedStep {
   const { config } = mae;
-  const t = new Tape({ compute: store.compute, device: store.deviceKind, training: true });
+  const t = new Tape({ compute: store.compute, device: store.deviceKind, training: true, recompute });
   const [height, width] = config.imageSize;
   const control = t.input('control', [CONTROL_BYTES / 4], 'f32');
   const indices = t.input('indices', [batchSize], 'i32');
@@ -129,7 +137,7 @@ export class TrainStep {
     }
     store.prepareTraining();
     this.segmentTable = store.segmentTable(segments(store.parameters, this.optimizer.weightDecay));
-    const { trace, report } = traceTrainStep(mae, store, this.batchSize, seed, this.optimizer, this.givenNoise, imageDType);
+    const { trace, report } = traceTrainStep(mae, store, this.optimizer, { ...options, seed, imageDType });
     this.report = report;
     this.program = new Program(trace, store, { ...options.program, microBatches: this.accumIter });
     const backward = Array.from({ length: this.accumIter }, (_, i) => ({ segment: 'backward', microBatch: i, accumulate: i > 0 }));

@@ -57,6 +57,10 @@ export const pretrainSchema = z.strictObject({
   seed: natural.max(0xffffffff).default(0),
   device: z.string().default('auto').describe('auto, cpu, cuda or cuda:<number>'),
   precision: z.enum(['fp32', 'bf16']).optional().describe('default: bf16 on CUDA, fp32 on the CPU'),
+  recompute: z
+    .boolean()
+    .default(false)
+    .describe('run the Transformer blocks again in the backward pass: less memory, more work, same bits'),
   augment: z.enum(['random-resized-crop', 'eval', 'none']).default('random-resized-crop'),
   scale: range.default([0.2, 1]).describe('share of the area that a random crop covers'),
   ratio: range.default([3 / 4, 4 / 3]).describe('width : height of a random crop'),

@@ -132,6 +132,7 @@ class Pretraining {
       accumIter,
       optimizer: { betas: options.betas, weightDecay: options.weightDecay },
       clipGrad: options.clipGrad,
+      recompute: options.recompute,
     });
     this.schedule = cosineSchedule({ blr: options.blr, lr: options.lr, effectiveBatch, epochs, warmupEpochs, minLr });
     const make = (startEpoch: number, startStep: number): Loader => {

@@ -1,10 +1,11 @@
 /** What a run is going to be, in words, before it starts. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { plan } from '../graph/plan';
 import type { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { numPatches, numVisible } from '../nn/config';
 import { forwardMacs, trainFlops } from '../nn/flops';
-import type { TrainStep } from '../nn/trainStep';
+import { traceTrainStep, type TrainStep } from '../nn/trainStep';
 import { peakLearningRate } from '../optim/schedule';
 import { formatBytes, formatCount, formatLearningRate, groupDigits } from '../view/format';
 import type { ResolvedOptions } from './options';
@@ -32,6 +33,9 @@ export function describePlan(
   const { program } = step;
   const executed = program.trace.ops.reduce((sum, op) => sum + op.flops, 0) / step.batchSize;
   const bytes = program.bytes + model.store.bytes;
+  const { seed, imageDType } = model;
+  const other = { batchSize: step.batchSize, seed, imageDType, recompute: !options.recompute };
+  const otherwise = plan(traceTrainStep(model.mae, model.store, step.optimizer, other).trace).arenaBytes;
   const head = (name: string, width: number, depth: number, heads: number): string =>
     `${name} ${width} wide, ${depth} deep, ${heads} heads`;
   const lines = [
@@ -42,7 +46,7 @@ export function describePlan(
     `step      ${options.batchSize}${options.accumIter > 1 ? ` x ${options.accumIter}` : ''} pictures, peak lr ${formatLearningRate(lr)}; ` +
       `${stepsPerEpoch} steps an epoch, ${options.epochs} epochs`,
     `work      ${(trainFlops(config) / 1e9).toFixed(2)} GFLOP a picture (${(executed / 1e9).toFixed(2)} executed); memory ${formatBytes(bytes)} ` +
-      `(activations ${formatBytes(program.plan.arenaBytes)}, ${formatBytes(program.plan.unplannedBytes)} before planning)`,
+      `(activations ${formatBytes(program.plan.arenaBytes)}, ${options.recompute ? 'without' : 'with'} recompute ${formatBytes(otherwise)})`,
     `device    ${model.device.handle.name}, ${model.precision}`,
   ];
   const about = {

@@ -27,7 +27,7 @@ class CpuDevice final : public Device {
     void* memory = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
     if (!memory) {
       throw Failure("MAE_MEMORY", "could not allocate " + std::to_string(bytes >> 20) +
-                                      " MiB of memory: use a smaller batchSize (accumIter keeps the effective batch) or a smaller model");
+                                      " MiB of memory: use recompute, a smaller batchSize (accumIter keeps the effective batch) or a smaller model");
     }
 #if defined(__linux__)
     if (alignment > 256) madvise(memory, bytes, MADV_HUGEPAGE);

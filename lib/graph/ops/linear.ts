@@ -1,7 +1,7 @@
 /** Dense layers: linear, the two-layer perceptron of a Transformer block, and their gradients. */
 import { MaeError } from '../../errors';
 import type { OpRow } from '../op';
-import { describe, expectDType, expectShape, size, type Tensor } from '../tensor';
+import { bytesOf, describe, expectDType, expectShape, size, type Tensor } from '../tensor';
 
 /** Rows of a matrix whose last dimension is the width. */
 const rowsOf = (tensor: Tensor): number => size(tensor.shape.slice(0, -1));
@@ -44,10 +44,11 @@ export const linear: OpRow = {
 
 /**
  * y = fc2(GELU(fc1(x))) + residual, exact-erf GELU. `hidden` [rows, n1] is GELU's result, `pre` its argument, kept for the backward pass.
+ * Attributes: recompute = 1 stops there, without y: gradients read no more.
  */
 export const mlp: OpRow = {
   inputs: ['x', 'w1', 'b1', 'w2', 'b2', 'residual'],
-  outputs: ({ x, w1, b1, w2, b2, residual }, _, info) => {
+  outputs: ({ x, w1, b1, w2, b2, residual }, { recompute }, info) => {
     checkLinear('mlp', x, w1, 'w1');
     expectShape('mlp', 'w2', w2, [null, w1.shape[0]]);
     expectShape('mlp', 'b1', b1, [w1.shape[0]]);
@@ -55,18 +56,16 @@ export const mlp: OpRow = {
     const rows = x.shape.slice(0, -1);
     expectShape('mlp', 'residual', residual, [...rows, w2.shape[0]]);
     const hidden = { shape: [...rows, w1.shape[0]], dtype: info.compute };
-    return { y: { shape: residual.shape, dtype: residual.dtype }, hidden, pre: info.training ? hidden : undefined };
+    const y = recompute ? undefined : { shape: residual.shape, dtype: residual.dtype };
+    return { y, hidden, pre: info.training ? hidden : undefined };
   },
-  flops: ({ x, w1, w2 }) => 2 * rowsOf(x) * (size(w1.shape) + size(w2.shape)),
+  flops: ({ x, w1, w2 }, { recompute }) => 2 * rowsOf(x) * (size(w1.shape) + (recompute ? 0 : size(w2.shape))),
   bytes: ({ x, w1, b1, w2, b2, residual }, { y, hidden, pre }) =>
-    [x, w1, b1, w2, b2, residual, y, hidden, hidden, pre].reduce(
-      (sum, t) => sum + (t ? size(t.shape) * (t.dtype === 'bf16' ? 2 : 4) : 0),
-      0,
-    ),
+    [x, w1, b1, hidden, pre, ...(y ? [hidden, w2, b2, residual, y] : [])].reduce((sum, t) => sum + (t ? bytesOf(t) : 0), 0),
   launch: (emit, { x, w1, b1, w2, b2, residual }, { y, hidden, pre }) => {
     const rows = rowsOf(x);
     emit('linear', { x, w: w1, bias: b1, residual: null, y: hidden, pre }, { rows, n: w1.shape[0], k: w1.shape[1], gelu: 1 });
-    emit('linear', { x: hidden, w: w2, bias: b2, residual, y, pre: null }, { rows, n: w2.shape[0], k: w2.shape[1], gelu: 0 });
+    if (y) emit('linear', { x: hidden, w: w2, bias: b2, residual, y, pre: null }, { rows, n: w2.shape[0], k: w2.shape[1], gelu: 0 });
   },
   grad: ({ x, y, d, call, low, accumulated, parameterGradient }) => {
     const dy = d('y')!;
