@@ -617,6 +617,18 @@ describe('memory', () => {
     expect(native().stats().deviceBytes).toBe(before);
   });
 
+  test('what cannot fit is refused before it is allocated: the parts, what is free, and what to change', async () => {
+    const huge = { ...tiny, embedDim: 3 * 2 ** 15, numHeads: 3 * 2 ** 8, depth: 24 };
+    expect(await errorOf(() => new MaskedAutoencoder(huge))).toMatch(/^MAE_MEMORY [\d.]+ GiB are needed on .* \(weights [\d.]+ GiB\), /);
+    using model = new MaskedAutoencoder(tiny);
+    model.trainStep({ batchSize: 1 });
+    const before = native().stats().deviceBytes;
+    expect(await errorOf(() => model.trainStep({ batchSize: 50_000_000 }))).toMatch(
+      /^MAE_MEMORY [\d.]+ GiB are needed on .* \(activations [\d.]+ GiB, workspace [\d.]+ GiB, inputs [\d.]+ GiB\), [\d.]+ GiB are free: .*batchSize.*accumIter/,
+    );
+    expect(native().stats().deviceBytes).toBe(before);
+  });
+
   test('after dispose every call is refused, and takes no memory', async () => {
     const model = new MaskedAutoencoder(tiny);
     const images = picturesFor(model, 1);

@@ -1,5 +1,5 @@
 /** Times several models against each other: together in memory and in turns if they fit, else one after the other. */
-import type { Precision } from '../graph/device';
+import { freeMemory, type Precision } from '../graph/device';
 import { type MaeConfig, numPatches, numVisible, type MaeOptions, resolveConfig } from '../nn/config';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { formatBytes } from '../view/format';
@@ -83,12 +83,7 @@ function fits(context: Context, points: readonly Point[]): boolean {
   const stores = new Map(points.map((point) => [modelKey(resolveConfig(point.options)), memoryOf(context, point).store]));
   const programs = points.reduce((sum, point) => sum + memoryOf(context, point).program, 0);
   const total = [...stores.values()].reduce((sum, bytes) => sum + bytes, programs);
-  return total < USABLE * freeMemory(context.device);
-}
-
-/** On a CPU the system's own estimate, which counts what its file cache would give back. */
-function freeMemory({ kind, handle }: Context['device']): number {
-  return kind === 'cpu' ? process.availableMemory() : handle.memory().free;
+  return total < USABLE * freeMemory(context.device.kind, context.device.handle);
 }
 
 function memoryOf({ precision, device }: { precision: Precision; device: Context['device'] }, { options, batchSize }: Point) {

@@ -1,4 +1,5 @@
 /** Choosing a device: 'auto', 'cpu', 'cuda', 'cuda:1'. */
+import os from 'node:os';
 import { MaeError } from '../errors';
 import { native, type NativeDevice, type NativeDeviceInfo } from '../native';
 
@@ -34,6 +35,37 @@ export function openDevice(wanted = 'auto'): OpenDevice {
   const kind = id === 'cpu' ? 'cpu' : 'cuda';
   return { id, kind, handle, defaultPrecision: kind === 'cuda' ? 'bf16' : 'fp32' };
 }
+
+/**
+ * Bytes that can still be had. On a CPU what the system can give without swapping (its file cache counts as free), and no more than the
+ * container's limit leaves; on a GPU what its driver says.
+ */
+export function freeMemory(kind: 'cpu' | 'cuda', handle: NativeDevice): number {
+  if (kind === 'cuda') return handle.memory().free;
+  const { rss } = process.memoryUsage();
+  const machine = process.platform === 'linux' ? os.freemem() : os.totalmem() - rss;
+  const limit = process.constrainedMemory() ?? 0;
+  return limit > 0 && limit < os.totalmem() ? Math.min(machine, limit - rss) : machine;
+}
+
+/**
+ * Refuses what cannot fit, before any of it is allocated: a system that has promised too much ends the process later, without a word.
+ * @param parts  what the bytes are for: { activations: 123 }
+ * @throws MaeError MAE_MEMORY
+ */
+export function requireMemory(kind: 'cpu' | 'cuda', handle: NativeDevice, parts: Readonly<Record<string, number>>): void {
+  const needed = Object.values(parts).reduce((sum, bytes) => sum + bytes, 0);
+  const free = freeMemory(kind, handle);
+  if (needed <= free) return;
+  const list = Object.entries(parts).map(([what, bytes]) => `${what} ${gibibytes(bytes)}`);
+  throw new MaeError(
+    'MAE_MEMORY',
+    `${gibibytes(needed)} are needed on ${handle.name} (${list.join(', ')}), ${gibibytes(free)} are free: take fewer pictures at ` +
+      `once (training: a smaller batchSize; accumIter times as many micro-batches keep the effective batch) or a smaller model`,
+  );
+}
+
+const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 2 : 1)} GiB`;
 
 function resolve(wanted: string): string {
   const found = devices();

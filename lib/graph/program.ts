@@ -2,6 +2,7 @@
 import { MaeError } from '../errors';
 import { native, type KernelSignature, type NativeBuffer, type NativeProgram } from '../native';
 import { align, plan, type Plan } from './plan';
+import { requireMemory } from './device';
 import type { Store } from './store';
 import { bytesOf, describe, dtypeCode, type DType, type StoreBuffer, type Tensor } from './tensor';
 import type { Launch, Trace } from './tape';
@@ -122,6 +123,11 @@ export class Program {
     const code = new Float64Array(trace.launches.flatMap((launch) => this.encode(launch, spaces)));
     const labels = trace.launches.map((launch) => launch.label);
     this.workspaceBytes = align(store.device.workspaces(code, labels).reduce((most, bytes) => Math.max(most, bytes), 0));
+    requireMemory(store.deviceKind, store.device, {
+      activations: this.plan.arenaBytes,
+      workspace: this.workspaceBytes,
+      inputs: this.bytes - this.plan.arenaBytes - this.workspaceBytes,
+    });
     this.handle = new (native().Program)(store.device, {
       code,
       labels,

@@ -5,6 +5,7 @@
 import { MaeError } from '../errors';
 import { bfloat16FromFloat32 } from '../halfPrecision';
 import { native, type NativeBuffer, type NativeDevice } from '../native';
+import { requireMemory } from './device';
 import { size, type Constant, type Parameter, type StoreBuffer } from './tensor';
 
 /** Elements; keeps every parameter on a 256-byte boundary in its bf16 copy too. */
@@ -48,6 +49,7 @@ export class Store {
       offset += alignElements(size(parameter.shape));
     }
     this.count = offset;
+    requireMemory(this.deviceKind, device, { weights: this.count * (compute === 'bf16' ? 6 : 4) });
     this.allocate('parameters', this.count * 4);
     if (compute === 'bf16') this.allocate('low', this.count * 2);
     for (const parameter of parameters) {
@@ -76,7 +78,9 @@ export class Store {
   /** Makes gradients and moments, when a training step is made. */
   prepareTraining(): void {
     this.checkAlive('trainStep');
-    for (const buffer of ['gradients', 'moment1', 'moment2'] as const) if (!this.has(buffer)) this.allocate(buffer, this.count * 4);
+    const absent = (['gradients', 'moment1', 'moment2'] as const).filter((buffer) => !this.has(buffer));
+    requireMemory(this.deviceKind, this.device, Object.fromEntries(absent.map((buffer) => [buffer, this.count * 4])));
+    for (const buffer of absent) this.allocate(buffer, this.count * 4);
   }
 
   /** The optimizer's table i32 [segments, 4]: per parameter its begin and end in the flat buffers, bits of f32 weight decay and lr scale. */
