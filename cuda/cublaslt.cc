@@ -1,6 +1,7 @@
 #include "cublaslt.h"
 
 #include <dlfcn.h>
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,16 +62,39 @@ bool find(void* library, const char* name, Function* function) {
   return *function != nullptr;
 }
 
+// Where the library may be, the best place first: the loader's path, then the CUDA toolkit and the Python packages of NVIDIA (nvidia/cu13,
+// nvidia/cublas) in the usual places.
+std::vector<std::string> candidates() {
+  const char* named = getenv("MAE_CUBLASLT");
+  if (named && *named) return {named};
+  std::vector<std::string> files, homes;
+  for (const char* variable : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
+    const char* home = getenv(variable);
+    if (home && *home) homes.push_back(home);
+  }
+  homes.insert(homes.end(), {"/usr/local", "/usr", "/opt/conda"});
+  for (const char* file : {"libcublasLt.so.13", "libcublasLt.so.12"}) {
+    files.push_back(file);
+    std::vector<std::string> patterns = {"/usr/local/cuda/lib64/"};
+    for (const std::string& home : homes) patterns.push_back(home + "/lib/python3*/*-packages/nvidia/cu*/lib/");
+    for (const std::string& pattern : patterns) {
+      glob_t found = {};
+      if (glob((pattern + file).c_str(), 0, nullptr, &found) == 0) files.insert(files.end(), found.gl_pathv, found.gl_pathv + found.gl_pathc);
+      globfree(&found);
+    }
+  }
+  return files;
+}
+
 Library open_library() {
   Library lib = {};
   std::string name, errors;
   void* opened = nullptr;
-  const char* named = getenv("MAE_CUBLASLT");
-  for (const char* candidate : {named, "libcublasLt.so.13", "libcublasLt.so.12"}) {
-    if (!candidate || !*candidate || opened || (named && *named && candidate != named)) continue;
+  for (const std::string& candidate : candidates()) {
     name = candidate;
-    opened = dlopen(candidate, RTLD_NOW | RTLD_LOCAL);
-    if (!opened) errors += (errors.empty() ? "" : "; ") + std::string(dlerror());
+    opened = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (opened) break;
+    errors += (errors.empty() ? "" : "; ") + std::string(dlerror());
   }
   if (!opened) {
     lib.description = "not found (" + errors + "). It is optional; MAE_CUBLASLT names the file where it is elsewhere";

@@ -1,5 +1,5 @@
-// cuBLASLt, opened at run time where it is: MAE_CUBLASLT names the library file (Python packages keep it off the loader's path), else the
-// loader looks for libcublasLt.so.13, then .12. Nothing needs it to build, link or run. Declared here is what our products use, no more.
+// cuBLASLt, opened at run time where it is: MAE_CUBLASLT names the library file, else libcublasLt.so.13 and then .12 are looked for on the
+// loader's path, in the CUDA toolkit and in the Python packages that bring it. Nothing needs it to build, link or run. Declared here is what our products use, no more.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

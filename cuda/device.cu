@@ -4,6 +4,7 @@
 
 #include "../native/table.h"
 #include "check.h"
+#include "gemm_choice.h"
 
 namespace mae {
 namespace cuda {
@@ -241,6 +242,8 @@ class CudaDevice final : public Device {
     use();
     CUDA_CHECK(cudaGraphLaunch(static_cast<Graph&>(recording).executable, stream_));
   }
+
+  void set_tuning(bool on) override { set_gemm_tuning(on); }
 
  private:
   static constexpr size_t kMarks = 64;

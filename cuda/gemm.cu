@@ -75,9 +75,10 @@ EpilogueArgs parts_of(const Call& call, const GemmProblem& p) {
   return epilogue_args(GemmEpilogue(), call.m, call.n, call.operands, p.partials, F32);
 }
 
-// MAE_GEMM restricts the rule and the contest, for finding out where a fault or a difference comes from: "mma" (mma.sync alone),
-// "own" (no cuBLASLt) or "cublaslt" (cuBLASLt wherever it can); unset: everything.
-enum class Allowed { All, Mma, Own, CublasLt };
+// MAE_GEMM restricts what may compute a product, for finding out where a fault or a difference comes from: "mma" (mma.sync alone),
+// "own" (no cuBLASLt), "cublaslt" (cuBLASLt wherever it can) or "rule" (no cuBLASLt, nothing timed: the same bits in every run); unset:
+// everything.
+enum class Allowed { All, Mma, Own, CublasLt, Rule };
 Allowed allowed() {
   static const Allowed value = [] {
     const char* text = getenv("MAE_GEMM");
@@ -86,13 +87,17 @@ Allowed allowed() {
     if (name == "mma") return Allowed::Mma;
     if (name == "own") return Allowed::Own;
     if (name == "cublaslt") return Allowed::CublasLt;
-    throw Failure("MAE_CONFIG", "the environment variable MAE_GEMM is '" + name + "'; it takes mma, own or cublaslt, or nothing");
+    if (name == "rule") return Allowed::Rule;
+    throw Failure("MAE_CONFIG", "the environment variable MAE_GEMM is '" + name + "'; it takes mma, own, cublaslt or rule, or nothing");
   }();
   return value;
 }
 
 // Whether cuBLASLt may compute products of these operands. float32 is for parity, so only where it is asked for.
-bool library_allowed(DType operands) { return cublaslt_available() && (operands == BF16 || allowed() == Allowed::CublasLt); }
+bool library_allowed(DType operands) {
+  const bool wanted = allowed() == Allowed::CublasLt || (allowed() == Allowed::All && operands == BF16);
+  return wanted && cublaslt_available();
+}
 
 bool can_run(const Call& call, Implementation implementation) {
   const GemmEpilogue& e = call.epilogue;
@@ -104,7 +109,7 @@ bool can_run(const Call& call, Implementation implementation) {
     case Implementation::Mma64: return call.operands == BF16;
     default: break;
   }
-  if (call.operands != BF16) return false;
+  if (call.operands != BF16 || allowed() == Allowed::Mma) return false;
   const GemmProblem p = problem_of(call, implementation);
   return gemm_wgmma_fits(p, p.splits > 1 ? parts_of(call, p) : args_of(call), epilogue_kind(e));
 }
@@ -186,12 +191,10 @@ std::vector<GemmChoice> library_choices(const Call& call, int most) {
 GemmChoice rule(const Call& call) {
   if (call.operands != BF16) return {Implementation::Simt, {}};
   const int64_t tiles = ceil_div(call.m, 128) * ceil_div(call.n, 128);
-  if (allowed() != Allowed::Mma) {
-    const bool long_k = call.k >= 1024 && call.n >= 256, pair = call.m > 128;
-    const Implementation implementation = long_k ? (pair ? Implementation::Wgmma256Cluster2 : Implementation::Wgmma256)
-                                                 : (pair ? Implementation::Wgmma128Cluster2 : Implementation::Wgmma128);
-    if (can_run(call, implementation)) return {implementation, {}};
-  }
+  const bool long_k = call.k >= 1024 && call.n >= 256, pair = call.m > 128;
+  const Implementation implementation = long_k ? (pair ? Implementation::Wgmma256Cluster2 : Implementation::Wgmma256)
+                                               : (pair ? Implementation::Wgmma128Cluster2 : Implementation::Wgmma128);
+  if (can_run(call, implementation)) return {implementation, {}};
   const bool few = tiles * splits_of(Implementation::Mma128, call.layout, call.m, call.n, call.k) < 132;
   return {few ? Implementation::Mma64 : Implementation::Mma128, {}};
 }
@@ -227,13 +230,11 @@ float time_choice(Context& context, const Call& call, const GemmChoice& choice, 
 
 std::vector<GemmChoice> candidates(const Call& call) {
   constexpr int kLibraryAlgorithms = 8;
-  std::vector<GemmChoice> choices;
-  if (allowed() != Allowed::Mma && allowed() != Allowed::Own) choices = library_choices(call, kLibraryAlgorithms);
+  std::vector<GemmChoice> choices = library_choices(call, kLibraryAlgorithms);
   if (allowed() != Allowed::CublasLt || choices.empty()) {
     for (Implementation implementation : {Implementation::Simt, Implementation::Mma128, Implementation::Mma64, Implementation::Wgmma256,
                                           Implementation::Wgmma256Cluster2, Implementation::Wgmma128, Implementation::Wgmma128Cluster2}) {
-      const bool is_mma = implementation <= Implementation::Mma64;
-      if ((is_mma || allowed() != Allowed::Mma) && can_run(call, implementation)) choices.push_back({implementation, {}});
+      if (can_run(call, implementation)) choices.push_back({implementation, {}});
     }
   }
   return choices;
@@ -259,6 +260,7 @@ GemmChoice contest(Context& context, const Call& call) {
 }
 
 GemmChoice choose(Context& context, const Call& call) {
+  if (allowed() == Allowed::Rule) return rule(call);
   const GemmKey key = gemm_key(call.layout, call.operands, call.m, call.n, call.k, call.c_dtype, call.epilogue);
   if (const GemmChoice* known = find_gemm_choice(key)) {
     if (can_run(call, known->implementation)) return *known;

@@ -67,7 +67,7 @@ std::vector<int32_t> export_gemm_choices() {
 void import_gemm_choices(const std::vector<int32_t>& integers) {
   if (integers.size() % kGemmChoiceIntegers != 0) {
     throw Failure("MAE_CONFIG", "stored GEMM choices need a multiple of " + std::to_string(kGemmChoiceIntegers) + " integers and have " +
-                                    std::to_string(integers.size()) + ". Remove them from the run's config to choose anew");
+                                    std::to_string(integers.size()) + ". Remove gemmChoices from the checkpoint's state.json to choose anew");
   }
   for (size_t at = 0; at < integers.size(); at += kGemmChoiceIntegers) {
     GemmKey key;
@@ -76,7 +76,7 @@ void import_gemm_choices(const std::vector<int32_t>& integers) {
     memcpy(&choice, &integers[at + sizeof key / sizeof(int32_t)], sizeof choice);
     if (choice.implementation < GemmImplementation::Simt || choice.implementation > GemmImplementation::CublasLtBias) {
       throw Failure("MAE_CONFIG", "stored GEMM choices name implementation " + std::to_string(int(choice.implementation)) +
-                                      ", which this version does not know. Remove them from the run's config to choose anew");
+                                      ", which this version does not know. Remove gemmChoices from the checkpoint's state.json to choose anew");
     }
     set_gemm_choice(key, choice);
   }

@@ -52,6 +52,7 @@ export interface NativeProgramSpec {
 
 export interface NativeProgram {
   run(inputs: unknown[], stages: Int32Array, reads: Float64Array): Promise<ArrayBuffer[]>;
+  tune(stages: Int32Array): Promise<ArrayBuffer[]>;
   profile(inputs: unknown[], stages: Int32Array): Float64Array;
   dispose(): void;
 }
@@ -68,6 +69,11 @@ export interface NativeAddon {
   setThreads(threads: number): number;
   /** values[i] = bound·(2u − 1), u from RandomStream(seed, purpose, c0): its fast twin, the same bits. */
   fillUniform(values: Float32Array, bound: number, seed: number, purpose: number, c0: number): void;
+  /** Builds with CUDA: which implementation computes which matrix product, for the whole process (cuda/gemm_choice.h). */
+  gemmChoices?(): Int32Array;
+  addGemmChoices?(table: Int32Array): void;
+  /** Builds with CUDA: whether the library was found, and its version and file or where it was looked for. */
+  cublasLt?(): { found: boolean; description: string };
 }
 
 const root = path.resolve(__dirname, '..');

@@ -10,6 +10,10 @@
 #include "program.h"
 #include "shared/philox.h"
 #include "table.h"
+#ifdef MAE_WITH_CUDA
+#include "../cuda/cublaslt.h"
+#include "../cuda/gemm_choice.h"
+#endif
 
 namespace mae {
 
@@ -267,8 +271,8 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Program",
-                       {InstanceMethod<&ProgramObject::Run>("run"), InstanceMethod<&ProgramObject::Profile>("profile"),
-                        InstanceMethod<&ProgramObject::Dispose>("dispose")});
+                       {InstanceMethod<&ProgramObject::Run>("run"), InstanceMethod<&ProgramObject::Tune>("tune"),
+                        InstanceMethod<&ProgramObject::Profile>("profile"), InstanceMethod<&ProgramObject::Dispose>("dispose")});
   }
 
   // new Program(device, {code, labels, segments: Int32Array [first, last, …], buffers: Buffer[], arenaBytes, inputBytes, workspaceBytes,
@@ -365,6 +369,21 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
           device.download(bytes.data(), program->address(places[i].first, places[i].second, slot * program->spec().micro_batches), bytes.size());
         }
       });
+    });
+  }
+
+  // tune(stages) → Promise<[]>: program.h says what it does. Before the first run: inputs are whatever lies in their slot.
+  Napi::Value Tune(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&]() -> Napi::Value {
+      check();
+      if (busy_[0] || busy_[1]) throw Failure("MAE_BUSY", "a run of this program is in flight: wait for it before tuning");
+      const auto stages = stages_of(info[0]);
+      auto completion = std::make_shared<Completion>(info.Env());
+      completion->keep_alive = Napi::Persistent(info.This().As<Napi::Object>());
+      completion->settled = [this] { busy_[0] = false; };
+      busy_[0] = true;
+      Program* program = program_.get();
+      return submit(info.Env(), *executor_, completion, [=](Device&) { program->tune(stages); });
     });
   }
 
@@ -494,6 +513,30 @@ Napi::Value FillUniform(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+#ifdef MAE_WITH_CUDA
+// gemmChoices() → Int32Array, cuda/gemm_choice.h's table of this process; addGemmChoices(Int32Array) takes lines of such a table over.
+Napi::Value GemmChoices(const Napi::CallbackInfo& info) {
+  const std::vector<int32_t> table = cuda::export_gemm_choices();
+  auto result = Napi::Int32Array::New(info.Env(), table.size());
+  std::copy(table.begin(), table.end(), result.Data());
+  return result;
+}
+
+Napi::Value AddGemmChoices(const Napi::CallbackInfo& info) {
+  const auto table = info[0].As<Napi::Int32Array>();
+  guarded(info.Env(), [&] { cuda::import_gemm_choices({table.Data(), table.Data() + table.ElementLength()}); });
+  return info.Env().Undefined();
+}
+
+// cublasLt() → {found, description}; opens the library.
+Napi::Value CublasLt(const Napi::CallbackInfo& info) {
+  auto result = Napi::Object::New(info.Env());
+  result["found"] = Napi::Boolean::New(info.Env(), cuda::cublaslt_available());
+  result["description"] = cuda::cublaslt_description();
+  return result;
+}
+#endif
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new AddonData());
   exports["Device"] = DeviceObject::Define(env);
@@ -506,6 +549,11 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["setErrorClass"] = Napi::Function::New(env, SetErrorClass);
   exports["fillUniform"] = Napi::Function::New(env, FillUniform);
   exports["setThreads"] = Napi::Function::New(env, SetThreads);
+#ifdef MAE_WITH_CUDA
+  exports["gemmChoices"] = Napi::Function::New(env, GemmChoices);
+  exports["addGemmChoices"] = Napi::Function::New(env, AddGemmChoices);
+  exports["cublasLt"] = Napi::Function::New(env, CublasLt);
+#endif
   return init_data(env, exports);
 }
 

@@ -65,6 +65,10 @@ class Device {
   virtual void begin_recording() {}
   virtual std::unique_ptr<Recording> end_recording() { return nullptr; }
   virtual void replay(Recording&) {}
+
+  // While on, kernels that have several implementations time them on the buffers they are given and keep the fastest (CUDA: the matrix
+  // products, cuda/gemm_choice.h). Leaves outputs that accumulate undefined.
+  virtual void set_tuning(bool on) { (void)on; }
 };
 
 // All devices of this machine that this build can use; the CPU is always last. Never throws: a missing driver just lists less.

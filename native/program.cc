@@ -160,6 +160,17 @@ void Program::enqueue(int slot, const std::vector<Stage>& stages, int64_t run_nu
   used_[slot] = true;
 }
 
+void Program::tune(const std::vector<Stage>& stages) {
+  struct Tuning {
+    Device& device;
+    explicit Tuning(Device& of) : device(of) { device.set_tuning(true); }
+    ~Tuning() { device.set_tuning(false); }
+  };
+  upload(0, stages);
+  const Tuning tuning(*device_);
+  launch_all(0, stages, 0, false);
+}
+
 std::vector<double> Program::profile(int slot, const std::vector<Stage>& stages) {
   upload(slot, stages);
   device_->synchronize();

@@ -57,6 +57,9 @@ class Program {
   uint8_t* host_inputs(int slot, int micro_batch);
   // Puts one run on the device's queue. Executor's thread.
   void enqueue(int slot, const std::vector<Stage>& stages, int64_t run_number);
+  // Lets the device choose implementations by timing them on the launches of `stages`, on this program's own buffers: everything that the
+  // stages write is undefined afterwards. Before the first run; executor's thread.
+  void tune(const std::vector<Stage>& stages);
   // Device address of a place of this program.
   void* address(int space, int64_t offset, int slot) const;
   // Seconds of every instruction of a run of `stages`, one after the other with a wait between them.

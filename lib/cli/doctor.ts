@@ -98,19 +98,21 @@ function addon(): Finding[] {
     const { cuda, cudaArchitectures, compiler } = native().buildInfo();
     const built = cuda
       ? `CUDA for ${cudaArchitectures
-          .split(';')
+          .split(/[;,]/)
           .map((arch) => `sm_${arch}`)
           .join(', ')}`
       : 'CPU only';
     const devices = native()
       .devices()
       .map(({ id, name, detail, usable, reason }): Finding => {
-        const label = name === id ? detail : `${name}, ${detail}`;
+        const label = name === id ? detail : [name, detail].filter(Boolean).join(', ');
         return usable
           ? { mark: '✓', what: `device ${id}`, found: label }
           : { mark: '✗', what: `device ${id}`, found: label, advice: reason };
       });
-    return [{ mark: '✓', what: 'addon', found: `${built}; compiler ${compiler}` }, ...devices];
+    const library = native().cublasLt?.();
+    const cublasLt: Finding[] = library ? [{ mark: library.found ? '✓' : '→', what: 'cuBLASLt', found: library.description }] : [];
+    return [{ mark: '✓', what: 'addon', found: `${built}; compiler ${compiler}` }, ...cublasLt, ...devices];
   } catch (error) {
     if (!(error instanceof MaeError)) throw error;
     return [{ mark: '✗', what: 'addon', found: error.message.split('\n')[0], advice: 'npx mae build' }];

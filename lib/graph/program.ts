@@ -172,6 +172,15 @@ export class Program {
     return { results };
   }
 
+  /**
+   * On CUDA: times the implementations of every matrix product of `stages` that has no choice yet, and keeps the fastest. Before the first run;
+   * whatever the stages write is undefined afterwards.
+   */
+  async tune(stages: readonly Stage[]): Promise<void> {
+    this.checkAlive('tune');
+    await this.handle.tune(this.nativeStages(stages, this.microBatches));
+  }
+
   /** Runs op by op with a wait after each: seconds per launch, in the order of the stages. Blocks the thread. */
   profile(inputs: readonly Inputs[], stages: readonly Stage[]): Float64Array {
     this.checkAlive('profile');

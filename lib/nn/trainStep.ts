@@ -115,6 +115,9 @@ export class TrainStep {
   private readonly imageDType: 'u8' | 'f32';
   private readonly onDispose: () => void;
   private pictures = 0;
+  /** On CUDA the first run waits for the matrix products to be chosen (lib/graph/gemmChoices.ts): those that write gradients and those that add. */
+  private readonly tunes: boolean;
+  private tuned: Promise<void> | undefined;
 
   /** @internal Made by MaskedAutoencoder.trainStep. */
   constructor(mae: Mae, store: Store, seed: number, imageDType: 'u8' | 'f32', options: TrainStepOptions, onDispose: () => void) {
@@ -128,6 +131,7 @@ export class TrainStep {
     this.mae = mae;
     this.imageDType = imageDType;
     this.onDispose = onDispose;
+    this.tunes = store.deviceKind === 'cuda';
     const { config } = mae;
     if (numVisible(config) === numPatches(config)) {
       throw new MaeError(
@@ -155,6 +159,7 @@ export class TrainStep {
    */
   async run(batch: StepBatch, { lr }: { lr: number }): Promise<StepResult> {
     const inputs = this.inputs(batch, lr);
+    if (this.tunes) await (this.tuned ??= this.program.tune(this.stages.slice(0, Math.min(this.accumIter, 2))));
     const { results } = await this.program.run(inputs, this.stages, [this.report]);
     const report = results.then(([bytes]) => new Float32Array(bytes));
     const gradNorm = report.then((r) => r[1]);

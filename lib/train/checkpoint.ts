@@ -25,6 +25,8 @@ const stateSchema = z.object({
   precision: z.string(),
   batchSize: z.number(),
   accumIter: z.number(),
+  /** On CUDA: lib/graph/gemmChoices.ts. */
+  gemmChoices: z.object({ gpu: z.string(), cublasLt: z.string(), table: z.string() }).optional(),
 });
 export type CheckpointState = z.infer<typeof stateSchema>;
 

@@ -5,6 +5,7 @@ import type { Dataset } from '../data/dataset';
 import { Loader, type Batch } from '../data/loader';
 import { openDataset } from '../data/open';
 import { MaeError } from '../errors';
+import { gemmChoices, restoreGemmChoices } from '../graph/gemmChoices';
 import { native } from '../native';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import type { StepResult, TrainStep } from '../nn/trainStep';
@@ -244,6 +245,8 @@ class Pretraining {
           `note: ${key} was ${state[key]} and is ${now[key]}: the run goes on, its bits will differ from an uninterrupted one`,
         );
     }
+    const ignored = state.gemmChoices && restoreGemmChoices(this.model.device, state.gemmChoices);
+    if (ignored) this.hooks.log(`note: the checkpoint's choices of matrix products are ignored: ${ignored}`);
     this.hooks.log(`resuming from ${checkpoint}: step ${state.step}, epoch ${state.epoch}`);
     return state;
   }
@@ -260,6 +263,7 @@ class Pretraining {
       precision: this.model.precision,
       batchSize,
       accumIter,
+      gemmChoices: gemmChoices(this.model.device),
     };
   }
 
