@@ -6,6 +6,7 @@
 //   nvcc -std=c++17 -O3 --expt-relaxed-constexpr -arch=sm_90a cuda/lab/attention.cu -o attention
 //   attention            checks everything, then times everything
 //   attention check      only checks
+//   attention time       only times
 #include "lab.cuh"
 
 #include "../attention.cu"
@@ -283,11 +284,11 @@ static void time_all() {
 }}  // namespace mae::lab
 
 int main(int count, char** words) {
-  const bool only_check = count > 1 && strcmp(words[1], "check") == 0;
+  const std::string only = count > 1 ? words[1] : "";
   return mae::lab::run_lab([&] {
     mae::lab::print_device();
-    const bool ok = mae::lab::check_all();
-    if (!only_check) mae::lab::time_all();
+    const bool ok = only == "time" || mae::lab::check_all();
+    if (only != "check") mae::lab::time_all();
     return ok;
   });
 }

@@ -210,7 +210,7 @@ static inline int run_lab(const std::function<bool()>& body) {
   try {
     const bool ok = body();
     CUDA_CHECK(cudaDeviceSynchronize());
-    printf(ok ? "all checks passed\n" : "SOME CHECKS FAILED\n");
+    printf(ok ? "no check failed\n" : "SOME CHECKS FAILED\n");
     return ok ? 0 : 1;
   } catch (const Failure& failure) {
     fprintf(stderr, "%s: %s\n", failure.code.c_str(), failure.what());
