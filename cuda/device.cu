@@ -58,7 +58,7 @@ std::string why_no_devices(int* count) {
       cudaRuntimeGetVersion(&runtime);
       cudaDriverGetVersion(&driver);
       const auto version = [](int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
-      if (driver == 0) return "no NVIDIA driver on this machine";
+      if (driver == 0) return "no NVIDIA driver on this machine: install one, and nvidia-smi lists the GPUs";
       return "the NVIDIA driver is for CUDA " + version(driver) + ", this build needs " + version(runtime) +
              ": update the driver, or build with an older CUDA toolkit";
     }

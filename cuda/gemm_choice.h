@@ -1,5 +1,5 @@
-// Which implementation computes which product: a table for the process, empty at first (gemm.cu then follows its own rule), filled by
-// timing (tuning) or from a run's stored choices, so that a resumed run computes the same bits.
+// Which implementation computes which product: a table for the process (its GPUs are taken to be of one model), empty at first (gemm.cu
+// then follows its own rule), filled by timing (tuning) or from a run's stored choices, so that a resumed run computes the same bits.
 #pragma once
 #include <stdint.h>
 

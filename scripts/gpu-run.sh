@@ -114,8 +114,8 @@ jest() { echo "node node_modules/jest/bin/jest.js --colors=false --verbose $*"; 
 part test-ops 120 'gpu addon' "$(jest test/ops.test.ts)"
 part test-parity 60 'gpu addon' "$(jest test/parity.test.ts)"
 part test-model 90 'gpu addon' "$(jest test/model.test.ts)"
-# Runs in processes of their own must have the same bits here, so nothing is chosen by timing.
-part test-modes 90 'gpu addon' "MAE_GEMM=rule $(jest test/graph.test.ts test/pretrain.test.ts test/gemmChoices.test.ts)"
+# Runs in processes of their own are compared bit for bit here, so nothing is chosen by timing.
+part test-runs 90 'gpu addon' "MAE_GEMM=rule $(jest test/pretrain.test.ts test/graph.test.ts test/gemmChoices.test.ts)"
 publish
 # One small model in both precisions; the contest among our own products makes every one of them run.
 steps='node scripts/gpu-steps.js'

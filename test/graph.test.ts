@@ -657,7 +657,7 @@ describe('programs', () => {
     decoderEmbedDim: 8,
     decoderDepth: 1,
     decoderNumHeads: 1,
-    device: 'cpu',
+    device: process.env.MAE_DEVICE || 'cpu',
   };
 
   test('a training step that was disposed is forgotten by its model', async () => {

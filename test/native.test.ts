@@ -87,7 +87,8 @@ describe('lists', () => {
 describe('the addon', () => {
   /** Runs a line of JavaScript with the addon as `addon` in a process of its own. */
   function run(line: string, environment: Record<string, string>): string {
-    const load = `const addon = require('bindings')({ bindings: 'mae.node', module_root: ${JSON.stringify(root)} });`;
+    const build = `require('bindings')({ bindings: 'mae.node', module_root: ${JSON.stringify(root)} })`;
+    const load = `const addon = process.env.MAE_ADDON ? require(process.env.MAE_ADDON) : ${build};`;
     const { stdout, stderr } = spawnSync(process.execPath, ['-e', `${load}\n${line}`], {
       cwd: root,
       env: { ...process.env, ...environment },

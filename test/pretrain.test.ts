@@ -10,6 +10,8 @@ import { readMetrics } from '../lib/train/metrics';
 import { pretrain, type PretrainCall } from '../lib/train/pretrain';
 import { drawFolder } from './helpers/pictures';
 
+/** MAE_DEVICE=cuda runs all of this on a GPU; with MAE_GEMM=rule, for runs in two processes are compared bit for bit. */
+const device = process.env.MAE_DEVICE || 'cpu';
 const mae = path.join(__dirname, '../bin/mae.js');
 let folder: string;
 beforeEach(() => {
@@ -34,7 +36,7 @@ const tiny = {
   warmupEpochs: 1,
   lr: 0.005,
   seed: 3,
-  device: 'cpu',
+  device,
   tensorboard: false,
   reconstructEvery: 0,
   quiet: true,
@@ -102,6 +104,17 @@ test('accumulated micro-batches resume as well', async () => {
   await run({ out: out('part'), batchSize: 4, accumIter: 2, maxSteps: 3 });
   const rest = await run({ out: out('part'), batchSize: 4, accumIter: 2, resume: true });
   expectSameWeights(rest.checkpoint, whole.checkpoint);
+});
+
+test('choices of matrix products that another GPU made are ignored with a note, and the run goes on', async () => {
+  const part = await run({ out: out(), maxSteps: 3 });
+  const file = path.join(part.checkpoint, 'state.json');
+  const state = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  writeFileSync(file, JSON.stringify({ ...state, gemmChoices: { gpu: 'another one', cublasLt: '13.1.0', table: '' } }));
+  let said = '';
+  const stream = { write: (text: string) => Boolean((said += text)), isTTY: false };
+  expect((await run({ out: out(), resume: true, quiet: false, stream })).steps).toBe(20);
+  expect(said).toMatch(/note: the checkpoint's choices of matrix products are ignored: they are of .*another one/);
 });
 
 test('an aborted run saves where it is', async () => {
@@ -243,7 +256,7 @@ describe('the command line', () => {
     '--blr',
     '0.01',
     '--device',
-    'cpu',
+    device,
   ];
   const command = (...args: string[]) => spawnSync(process.execPath, [mae, ...args], { encoding: 'utf8', cwd: folder });
 
