@@ -60,8 +60,8 @@ export function requireMemory(kind: 'cpu' | 'cuda', handle: NativeDevice, parts:
   const list = Object.entries(parts).map(([what, bytes]) => `${what} ${gibibytes(bytes)}`);
   throw new MaeError(
     'MAE_MEMORY',
-    `${gibibytes(needed)} are needed on ${handle.name} (${list.join(', ')}), ${gibibytes(free)} are free: take fewer pictures at ` +
-      `once (training: a smaller batchSize; accumIter times as many micro-batches keep the effective batch) or a smaller model`,
+    `${gibibytes(needed)} are needed on ${handle.name} (${list.join(', ')}), ${gibibytes(free)} are free: use recompute, ` +
+      `a smaller batchSize (a larger accumIter keeps the effective batch) or a smaller model`,
   );
 }
 
