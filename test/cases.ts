@@ -27,6 +27,8 @@ export interface OpCase {
   readonly compute: 'f32' | 'bf16';
   readonly attributes: Attributes;
   readonly training: boolean;
+  /** Of the residual stream; default f32. */
+  readonly stream?: Compute;
   /** Terms of the longest sum behind a value of a result: what the fp32 tolerance grows with. */
   readonly terms: number;
   /** Results that are copies or correctly rounded single operations: equal bit for bit. */
@@ -110,16 +112,17 @@ function picture(d: Draw, { batch, height, width, channels, images }: PictureDim
 const describePicture = ({ batch, height, width, channels, patch, images }: PictureDims): string =>
   `${batch}x${height}x${width}x${channels} ${images}, patch ${patch}`;
 
-const patchEmbed = (dims: PictureDims & { visible: number; d: number; ids: boolean; pos: boolean }): OpCase[] =>
+const patchEmbed = (dims: PictureDims & { visible: number; d: number; ids: boolean; pos: boolean; tokens?: 'act' }): OpCase[] =>
   both(
     'patch_embed',
-    `${describePicture(dims)}, ${dims.visible} visible → ${dims.d}${dims.ids ? '' : ', no ids'}${dims.pos ? '' : ', no pos'}`,
-    () => {
+    `${describePicture(dims)}, ${dims.visible} visible → ${dims.d}${dims.ids ? '' : ', no ids'}${dims.pos ? '' : ', no pos'}${dims.tokens ? ', tokens act' : ''}`,
+    (compute) => {
       const { batch, height, width, channels, patch, visible, d: width_out, ids, pos } = dims;
       const patches = (height / patch) * (width / patch);
       const inner = channels * patch * patch;
       return {
         attributes: { patch, visible },
+        ...when(dims.tokens, { stream: compute }),
         terms: inner,
         draw: (d) => ({
           operands: {
@@ -135,12 +138,15 @@ const patchEmbed = (dims: PictureDims & { visible: number; d: number; ids: boole
     },
   );
 
-const patchEmbedGrad = (batch: number, visible: number, inner: number, width: number): OpCase[] =>
-  both('patch_embed_grad', `${batch}x${visible}x${inner} → ${width}`, () => ({
+const patchEmbedGrad = (batch: number, visible: number, inner: number, width: number, dtokens: 'act' | 'f32' = 'f32'): OpCase[] =>
+  both('patch_embed_grad', `${batch}x${visible}x${inner} → ${width}, dtokens ${dtokens}`, () => ({
     attributes: {},
     terms: batch * visible,
     draw: (d) => ({
-      operands: { patches: d.act([batch, visible, inner]), dtokens: d.f32([batch, visible + 1, width]) },
+      operands: {
+        patches: d.act([batch, visible, inner]),
+        dtokens: dtokens === 'act' ? d.act([batch, visible + 1, width]) : d.f32([batch, visible + 1, width]),
+      },
       into: { dw: gradient(width, inner), dbias: gradient(width), dcls: gradient(width) },
     }),
   }));
@@ -300,9 +306,10 @@ const attentionGrad = (batch: number, tokens: number, heads: number, dim: number
   }));
 
 // --- tokens ------------------------------------------------------------------------------------------------------------------------------
-const unshuffle = (batch: number, visible: number, patches: number, width: number, x: 'act' | 'f32' = 'act'): OpCase[] =>
-  both('unshuffle', `${batch}x(${visible} of ${patches})x${width}, x ${x}`, () => ({
+const unshuffle = (batch: number, visible: number, patches: number, width: number, x: 'act' | 'f32' = 'act', y?: 'act'): OpCase[] =>
+  both('unshuffle', `${batch}x(${visible} of ${patches})x${width}, x ${x}${y ? ', y act' : ''}`, (compute) => ({
     attributes: {},
+    ...when(y, { stream: compute }),
     terms: 1,
     exact: ['y'],
     draw: (d) => ({
@@ -314,16 +321,29 @@ const unshuffle = (batch: number, visible: number, patches: number, width: numbe
     }),
   }));
 
-const unshuffleGrad = (batch: number, visible: number, patches: number, width: number, f32: boolean, maskToken = true): OpCase[] =>
+interface UnshuffleGradDims {
+  batch: number;
+  visible: number;
+  patches: number;
+  width: number;
+  f32: boolean;
+  maskToken?: boolean;
+  dy?: 'act';
+}
+
+const unshuffleGrad = ({ batch, visible, patches, width, f32, maskToken = true, dy }: UnshuffleGradDims): OpCase[] =>
   both(
     'unshuffle_grad',
-    `${batch}x(${visible} of ${patches})x${width}${f32 ? ', to f32' : ''}${maskToken ? '' : ', no mask token'}`,
+    `${batch}x(${visible} of ${patches})x${width}${f32 ? ', to f32' : ''}${maskToken ? '' : ', no mask token'}${dy ? ', dy act' : ''}`,
     () => ({
       attributes: { visible, f32 },
       terms: batch * (patches - visible) + 1,
       exact: ['dx', 'dx_low'],
       draw: (d) => ({
-        operands: { dy: d.f32([batch, patches + 1, width]), ...when(visible < patches, { ids: d.shuffle(batch, patches).ids }) },
+        operands: {
+          dy: dy ? d.act([batch, patches + 1, width]) : d.f32([batch, patches + 1, width]),
+          ...when(visible < patches, { ids: d.shuffle(batch, patches).ids }),
+        },
         into: when(maskToken, { dmask_token: gradient(width) }),
       }),
     }),
@@ -483,12 +503,26 @@ export const cases: readonly OpCase[] = [
   patchEmbed({ batch: 3, height: 10, width: 5, channels: 5, patch: 5, images: 'f32', visible: 1, d: 33, ids: true, pos: true }),
   patchEmbed({ batch: 2, height: 8, width: 12, channels: 4, patch: 4, images: 'u8', visible: 6, d: 24, ids: false, pos: true }),
   patchEmbed({ batch: 2, height: 4, width: 4, channels: 3, patch: 2, images: 'u8', visible: 3, d: 16, ids: true, pos: false }),
+  patchEmbed({
+    batch: 2,
+    height: 8,
+    width: 12,
+    channels: 3,
+    patch: 4,
+    images: 'u8',
+    visible: 3,
+    d: 40,
+    ids: true,
+    pos: true,
+    tokens: 'act',
+  }),
   patchEmbed({ batch: 3, height: 112, width: 112, channels: 3, patch: 16, images: 'u8', visible: 12, d: 192, ids: true, pos: true }),
   patchEmbed({ batch: 2, height: 28, width: 42, channels: 3, patch: 14, images: 'f32', visible: 2, d: 80, ids: true, pos: true }),
 
   patchEmbedGrad(1, 1, 1, 1),
   patchEmbedGrad(2, 3, 12, 20),
   patchEmbedGrad(3, 7, 75, 33),
+  patchEmbedGrad(3, 4, 48, 40, 'act'),
   patchEmbedGrad(8, 16, 192, 96),
 
   linear({ lead: [1, 1], k: 1, n: 1 }),
@@ -557,13 +591,15 @@ export const cases: readonly OpCase[] = [
   unshuffle(2, 3, 9, 5),
   unshuffle(1, 1, 4, 8, 'f32'),
   unshuffle(2, 6, 6, 12),
+  unshuffle(2, 3, 9, 12, 'act', 'act'),
   unshuffle(3, 49, 196, 96),
 
-  unshuffleGrad(2, 3, 9, 5, false),
-  unshuffleGrad(1, 1, 4, 8, true),
-  unshuffleGrad(2, 6, 6, 12, true, false),
-  unshuffleGrad(2, 3, 9, 5, true, false),
-  unshuffleGrad(3, 49, 196, 96, false),
+  unshuffleGrad({ batch: 2, visible: 3, patches: 9, width: 5, f32: false }),
+  unshuffleGrad({ batch: 1, visible: 1, patches: 4, width: 8, f32: true }),
+  unshuffleGrad({ batch: 2, visible: 6, patches: 6, width: 12, f32: true, maskToken: false }),
+  unshuffleGrad({ batch: 2, visible: 3, patches: 9, width: 5, f32: true, maskToken: false }),
+  unshuffleGrad({ batch: 2, visible: 3, patches: 9, width: 12, f32: false, dy: 'act' }),
+  unshuffleGrad({ batch: 3, visible: 49, patches: 196, width: 96, f32: false }),
 
   selectTokens(2, 9, 3, 6, 5),
   selectTokens(2, 9, 2, 4, 8, 'act'),
@@ -652,7 +688,7 @@ export function randomCases(seed: number): OpCase[] {
     attention(upTo(2), upTo(70), upTo(3), 8 * upTo(16)),
     attentionGrad(upTo(2), upTo(70), upTo(3), 8 * upTo(16)),
     unshuffle(upTo(3), visible, patches, upTo(70)),
-    unshuffleGrad(upTo(3), visible, patches, upTo(70), either(true, false), visible < patches),
+    unshuffleGrad({ batch: upTo(3), visible, patches, width: upTo(70), f32: either(true, false), maskToken: visible < patches }),
     selectTokens(upTo(3), patches, visible - 1, patches - visible + 1, upTo(70)),
     selectTokensGrad(upTo(3), patches, visible - 1, patches - visible + 1, upTo(70)),
     maskedMse({ ...picture, normPix: patch * patch * picture.channels > 7, first: upTo(inPicture) - 1, ids: either(true, false) }),

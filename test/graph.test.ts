@@ -497,10 +497,15 @@ describe('the planner', () => {
     again.dispose();
   });
 
-  test('bf16: whoever makes a gradient writes the bf16 copy that the GEMMs read; nothing is cast', () => {
-    using rounded = new MaskedAutoencoder({ ...model.config, device: 'cpu', precision: 'bf16' });
+  test.each([
+    ['fp32', 'whoever makes a gradient writes the bf16 copy that the GEMMs read'],
+    ['bf16', 'a gradient is its own copy'],
+  ] as const)('bf16 with a residual stream in %s: %s; nothing is cast', (residualPrecision, _) => {
+    using rounded = new MaskedAutoencoder({ ...model.config, device: 'cpu', precision: 'bf16', residualPrecision });
     const { launches } = rounded.trainStep({ batchSize: 4 }).program.trace;
     expect(launches.filter(({ kernel }) => kernel === 'cast').map(({ label }) => label)).toEqual([]);
+    const copies = launches.filter(({ operands }) => operands.dx_low);
+    expect(copies.length > 0).toBe(residualPrecision === 'fp32');
   });
 
   test('the gradient of a residual stream is updated in place', () => {

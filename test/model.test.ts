@@ -182,6 +182,30 @@ describe('what is computed', () => {
     fresh.dispose();
   });
 
+  test('a bf16 residual stream is close to one in fp32, and is not one', async () => {
+    using wide = new MaskedAutoencoder({ ...tiny, precision: 'bf16' });
+    using narrow = new MaskedAutoencoder({ ...tiny, precision: 'bf16', residualPrecision: 'bf16' });
+    for (const model of [wide, narrow]) await scramble(model);
+    const images = picturesFor(wide, 4);
+    const [a, b] = [await narrow.forward(images), await wide.forward(images)];
+    // The stream is rounded, by 2⁻⁹ at most, in eight places: where encoder and decoder begin and after two additions in each of three
+    // blocks. The twenty tensors that both models round are now rounded from other values. Each adds its share in another direction.
+    const tolerance = Math.sqrt(8 + 20) * 2 ** -9;
+    const error = relativeError(a.pred, b.pred);
+    expect(error).toBeLessThan(tolerance);
+    expect(error).toBeGreaterThan(2 ** -13);
+    // The loss is the mean square of pred − target: dL / L = 2·|dpred| / |pred − target|.
+    const size = Math.sqrt(b.pred.reduce((sum, v) => sum + v * v, 0) / b.pred.length);
+    const steps = [narrow, wide].map((model) => model.trainStep({ batchSize: 4 }));
+    const [narrowLoss, wideLoss] = await Promise.all(steps.map(async (step) => (await take(step, { images }, 3e-3)).loss));
+    expect(Math.abs(narrowLoss / wideLoss - 1)).toBeLessThan((2 * tolerance * size) / Math.sqrt(wideLoss));
+    // It learns as well: after twenty steps the losses are as near as those of fp32 and bf16 are.
+    const last = [narrowLoss, wideLoss];
+    for (let i = 1; i < 20; i++) for (const k of [0, 1]) last[k] = (await take(steps[k], { images }, 3e-3)).loss;
+    expect(relativeError([last[0]], [last[1]])).toBeLessThan(0.01);
+    expect(last[0]).toBeLessThan(0.9 * narrowLoss);
+  });
+
   test('features: cls, mean of the patches, tokens in order; as forward has them when nothing is masked', async () => {
     using model = new MaskedAutoencoder(tiny);
     const images = picturesFor(model, 2);
@@ -281,8 +305,8 @@ describe('training steps', () => {
   });
 
   /** Three steps on two micro-batches: everything that could differ. */
-  async function bits(program: TrainStepOptions['program'], precision: 'fp32' | 'bf16', recompute = false): Promise<unknown> {
-    using model = new MaskedAutoencoder({ ...tiny, precision });
+  async function bits(program: TrainStepOptions['program'], options: ModelOptions, recompute = false): Promise<unknown> {
+    using model = new MaskedAutoencoder({ ...tiny, ...options });
     const images = picturesFor(model, 4);
     const step = model.trainStep({ batchSize: 2, accumIter: 2, clipGrad: 0.5, program, recompute });
     const losses: unknown[] = [];
@@ -297,30 +321,33 @@ describe('training steps', () => {
     };
   }
 
-  test.each(['fp32', 'bf16'] as const)(
-    '%s: the same bits with memory shared or not, poisoned, op by op, with 1, 2 or 3 threads',
-    async (precision) => {
-      const usual = await bits({ replay: 1 }, precision);
-      expect(await bits({ replay: 1, unshared: true }, precision)).toEqual(usual);
-      expect(await bits({ replay: 1, poison: true }, precision)).toEqual(usual);
-      expect(await bits({ replay: 0 }, precision)).toEqual(usual);
-      expect(await bits({ replay: 2 }, precision)).toEqual(usual);
-      try {
-        for (const threads of [1, 2, 3]) {
-          native().setThreads(threads);
-          expect(await bits({ replay: 1 }, precision)).toEqual(usual);
-        }
-      } finally {
-        native().setThreads(0);
-      }
-    },
-  );
+  const numerics: [string, ModelOptions][] = [
+    ['fp32', { precision: 'fp32' }],
+    ['bf16', { precision: 'bf16' }],
+    ['bf16 with its residual stream', { precision: 'bf16', residualPrecision: 'bf16' }],
+  ];
 
-  test.each(['fp32', 'bf16'] as const)('%s: blocks that are computed again give the same bits', async (precision) => {
-    const usual = await bits({}, precision);
-    expect(await bits({}, precision, true)).toEqual(usual);
-    expect(await bits({ unshared: true }, precision, true)).toEqual(usual);
-    expect(await bits({ poison: true }, precision, true)).toEqual(usual);
+  test.each(numerics)('%s: the same bits with memory shared or not, poisoned, op by op, with 1, 2 or 3 threads', async (_, options) => {
+    const usual = await bits({ replay: 1 }, options);
+    expect(await bits({ replay: 1, unshared: true }, options)).toEqual(usual);
+    expect(await bits({ replay: 1, poison: true }, options)).toEqual(usual);
+    expect(await bits({ replay: 0 }, options)).toEqual(usual);
+    expect(await bits({ replay: 2 }, options)).toEqual(usual);
+    try {
+      for (const threads of [1, 2, 3]) {
+        native().setThreads(threads);
+        expect(await bits({ replay: 1 }, options)).toEqual(usual);
+      }
+    } finally {
+      native().setThreads(0);
+    }
+  });
+
+  test.each(numerics)('%s: blocks that are computed again give the same bits', async (_, options) => {
+    const usual = await bits({}, options);
+    expect(await bits({}, options, true)).toEqual(usual);
+    expect(await bits({ unshared: true }, options, true)).toEqual(usual);
+    expect(await bits({ poison: true }, options, true)).toEqual(usual);
   });
 
   test('micro-batches add up to the whole batch', async () => {
@@ -705,6 +732,11 @@ describe('what is refused', () => {
     ['seed', { seed: 1.5 }, /^MAE_ARGUMENT .*seed must be a whole number from 0 to 2\^32 − 1, got 1\.5/],
     ['seed too large', { seed: 2 ** 32 }, /^MAE_ARGUMENT .*seed .* got 4294967296/],
     ['precision', { precision: 'fp16' }, /^MAE_ARGUMENT .*precision must be 'fp32' or 'bf16', got 'fp16'/],
+    [
+      'a bf16 residual stream in fp32',
+      { residualPrecision: 'bf16' },
+      /^MAE_ARGUMENT .*residualPrecision must be 'fp32', or 'bf16' with precision 'bf16', got 'bf16' with precision 'fp32'/,
+    ],
     ['imageDType', { imageDType: 'u16' }, /^MAE_ARGUMENT .*imageDType must be 'u8' or 'f32', got 'u16'/],
     ['device', { device: 'gpu' }, /^MAE_ARGUMENT device must be auto, cpu, cuda or cuda:<number>, got 'gpu'/],
     [

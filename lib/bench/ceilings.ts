@@ -1,6 +1,6 @@
 /** The machine's own limits, measured in the same run: arithmetic on registers, memory bandwidth, and a large matrix product. */
 import { bfloat16FromFloat32 } from '../halfPrecision';
-import type { OpenDevice, Precision } from '../graph/device';
+import { dtypeOf, type OpenDevice, type Precision } from '../graph/device';
 import { Program } from '../graph/program';
 import { Store } from '../graph/store';
 import { Tape, type Launch, type Trace } from '../graph/tape';
@@ -88,7 +88,7 @@ function matmulRate(device: OpenDevice, precision: Precision): number {
   const n = MATMUL_SIZE[device.kind];
   const make = new ParameterFactory(0);
   const weight = make.make('w', [n, n], xavierUniform);
-  const compute = precision === 'bf16' ? 'bf16' : 'f32';
+  const compute = dtypeOf(precision);
   const store = new Store(device.id, device.handle, compute, make.parameters, []);
   const t = new Tape({ compute, device: device.kind, training: false });
   t.call('linear', { x: t.input('x', [n, n], compute), w: t.weight(weight) });

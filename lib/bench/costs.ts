@@ -1,5 +1,5 @@
 /** What a traced program costs: FLOPs and bytes from the op table, memory from the plan. Needs no device: any size may be asked about. */
-import type { Precision } from '../graph/device';
+import { dtypeOf, type Precision } from '../graph/device';
 import { plan } from '../graph/plan';
 import type { Store } from '../graph/store';
 import { Tape, type Trace } from '../graph/tape';
@@ -29,7 +29,7 @@ export function costsOf(trace: Trace, batchSize: number): Costs {
 /** A training step of `batchSize` pictures, traced without a device. */
 export function sketchStep(config: MaeConfig, batchSize: number, precision: Precision, device: 'cpu' | 'cuda'): Trace {
   const mae = makeMae(config, 0);
-  return traceTrainStep(mae, sketchStore(mae, precision, device), resolveAdamW(), { batchSize, seed: 0 }).trace;
+  return traceTrainStep({ mae, store: sketchStore(mae, precision, device), seed: 0 }, resolveAdamW(), { batchSize }).trace;
 }
 
 /** Device memory that training takes, in bytes; the kernels' workspace, which only the device knows, is not in it. */
@@ -65,7 +65,7 @@ export function traceForward(mae: Mae, store: StoreSketch, batchSize: number, se
 
 function sketchStore(mae: Mae, precision: Precision, deviceKind: 'cpu' | 'cuda'): StoreSketch {
   return {
-    compute: precision === 'bf16' ? 'bf16' : 'f32',
+    compute: dtypeOf(precision),
     deviceKind,
     count: mae.parameters.reduce((sum, { shape }) => sum + size(shape), 0),
     parameters: mae.parameters,

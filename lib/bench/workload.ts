@@ -64,7 +64,7 @@ export class Workload {
     this.forward = { program: new Program(trace, store), reads: loss ? [loss] : [] };
     if (numVisible(this.config) < numPatches(this.config)) {
       store.prepareTraining();
-      const step = traceTrainStep(mae, store, this.adamw, { batchSize, seed });
+      const step = traceTrainStep({ mae, store, seed }, this.adamw, { batchSize });
       this.stepCosts = costsOf(step.trace, batchSize);
       this.training = { program: new Program(step.trace, store), reads: [step.report] };
     }

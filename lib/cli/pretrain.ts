@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { openDataset } from '../data/open';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
-import { modelOptions, resolveOptions } from '../train/options';
+import { modelOptions, resolveOptions, stepOptions } from '../train/options';
 import { pretrain, type PretrainResult } from '../train/pretrain';
 import { savedOptions } from '../train/runFolder';
 import { describePlan } from '../train/summary';
@@ -53,9 +53,8 @@ export function describe(result: PretrainResult): void {
 async function dryRun(given: Parameters<typeof resolveOptions>[0]): Promise<void> {
   const options = resolveOptions(given);
   const dataset = openDataset(options.data, { cacheBytes: 0, log: () => undefined });
-  const { seed, device, precision, batchSize, accumIter, betas, weightDecay, recompute } = options;
-  using model = new MaskedAutoencoder({ ...modelOptions(options), seed, device, precision });
-  const step = model.trainStep({ batchSize, accumIter, optimizer: { betas, weightDecay }, recompute });
+  using model = new MaskedAutoencoder(modelOptions(options));
+  const step = model.trainStep(stepOptions(options));
   const stepsPerEpoch = Math.floor(dataset.length / step.effectiveBatch);
   console.log(JSON.stringify(options, null, 2));
   for (const line of describePlan(model, step, options, dataset.length, stepsPerEpoch).lines) console.log(line);

@@ -5,6 +5,9 @@ import { native, type NativeDevice, type NativeDeviceInfo } from '../native';
 
 export type Precision = 'fp32' | 'bf16';
 
+/** dtype of what is kept in a precision. */
+export const dtypeOf = (precision: Precision): 'f32' | 'bf16' => (precision === 'bf16' ? 'bf16' : 'f32');
+
 export interface OpenDevice {
   /** "cpu" or "cuda:0". */
   readonly id: string;

@@ -10,6 +10,8 @@ export type OutputSpec = { readonly shape: Shape; readonly dtype: DType };
 export interface TraceInfo {
   /** dtype of activations and GEMM operands. */
   readonly compute: 'f32' | 'bf16';
+  /** dtype of the residual stream, which the embedding starts and norms read. Default f32. */
+  readonly stream?: 'f32' | 'bf16';
   readonly device: 'cpu' | 'cuda';
   /** False: no backward follows, so nothing is saved for one. */
   readonly training: boolean;

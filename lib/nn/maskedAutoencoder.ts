@@ -1,7 +1,7 @@
 /** The public model: a masked autoencoder with its weights on a device, and the programs that use them. */
 import { MaeError } from '../errors';
 import { CONTROL_BYTES, encodeControl } from '../graph/control';
-import { openDevice, type OpenDevice, type Precision } from '../graph/device';
+import { dtypeOf, openDevice, type OpenDevice, type Precision } from '../graph/device';
 import { Program, type Inputs } from '../graph/program';
 import { Store } from '../graph/store';
 import { Tape } from '../graph/tape';
@@ -20,6 +20,8 @@ export interface ModelOptions extends MaeOptions {
   device?: string;
   /** 'bf16' (default on CUDA) or 'fp32' (default on the CPU). */
   precision?: Precision;
+  /** Of the residual stream: 'fp32' (default), or 'bf16' where precision is: less memory and traffic for more rounding. */
+  residualPrecision?: Precision;
   /** Of the initial weights and the masks. Default 0. */
   seed?: number;
   /** 'u8' pictures 0–255 (default) or 'f32' pictures 0–1, for channels that no picture file has. */
@@ -66,6 +68,7 @@ export class MaskedAutoencoder {
   readonly config: MaeConfig;
   readonly device: OpenDevice;
   readonly precision: Precision;
+  readonly residualPrecision: Precision;
   readonly seed: number;
   readonly imageDType: 'u8' | 'f32';
   /** @internal */
@@ -77,7 +80,7 @@ export class MaskedAutoencoder {
 
   /** @throws MaeError MAE_ARGUMENT, MAE_NO_CUDA, MAE_NOT_BUILT, MAE_MEMORY */
   constructor(options: ModelOptions = {}) {
-    const { device, precision, seed = 0, imageDType = 'u8', ...sizes } = options;
+    const { device, precision, residualPrecision = 'fp32', seed = 0, imageDType = 'u8', ...sizes } = options;
     if (!Number.isInteger(seed) || seed < 0 || seed > 0xffffffff) {
       throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: seed must be a whole number from 0 to 2^32 − 1, got ${seed}`);
     }
@@ -93,8 +96,15 @@ export class MaskedAutoencoder {
     this.seed = seed;
     this.imageDType = imageDType;
     this.mae = makeMae(this.config, seed, imageDType);
-    const compute = this.precision === 'bf16' ? 'bf16' : 'f32';
-    this.store = new Store(this.device.id, this.device.handle, compute, this.mae.parameters, this.mae.constants);
+    if (residualPrecision !== 'fp32' && (residualPrecision !== 'bf16' || this.precision !== 'bf16')) {
+      const need = "residualPrecision must be 'fp32', or 'bf16' with precision 'bf16'";
+      throw new MaeError(
+        'MAE_ARGUMENT',
+        `MaskedAutoencoder: ${need}, got '${String(residualPrecision)}' with precision '${this.precision}'`,
+      );
+    }
+    this.residualPrecision = residualPrecision;
+    this.store = new Store(this.device.id, this.device.handle, dtypeOf(this.precision), this.mae.parameters, this.mae.constants);
   }
 
   /** Trainable values. */
@@ -104,7 +114,7 @@ export class MaskedAutoencoder {
 
   /** A training step over this model's weights. Dispose it when done, or with the model. */
   trainStep(options: TrainStepOptions): TrainStep {
-    const step: TrainStep = new TrainStep(this.mae, this.store, this.seed, this.imageDType, options, () => this.steps.delete(step));
+    const step: TrainStep = new TrainStep(this, options, () => this.steps.delete(step));
     this.steps.add(step);
     return step;
   }
@@ -297,7 +307,8 @@ export class MaskedAutoencoder {
   ): ForwardProgram {
     const known = this.cache.get(key);
     if (known) return known;
-    const t = new Tape({ compute: this.store.compute, device: this.store.deviceKind, training: false });
+    const stream = dtypeOf(this.residualPrecision);
+    const t = new Tape({ compute: this.store.compute, stream, device: this.store.deviceKind, training: false });
     const [height, width] = this.config.imageSize;
     const images = t.input('images', [batch, height, width, this.config.inChans], this.imageDType);
     const control = t.input('control', [CONTROL_BYTES / 4], 'f32');

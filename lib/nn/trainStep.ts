@@ -1,6 +1,7 @@
 /** One pre-training step as a program: forward, backward and update in one native call. */
 import { MaeError } from '../errors';
 import { CONTROL_BYTES, encodeControl } from '../graph/control';
+import { dtypeOf, type Precision } from '../graph/device';
 import { Program, type Inputs, type ProgramOptions, type Stage } from '../graph/program';
 import type { Store } from '../graph/store';
 import { Tape, type Trace } from '../graph/tape';
@@ -46,10 +47,15 @@ export interface StepResult {
   readonly finite: Promise<boolean>;
 }
 
-export interface TraceStepOptions extends Pick<TrainStepOptions, 'batchSize' | 'recompute' | 'givenNoise'> {
+/** What is traced: a MaskedAutoencoder, or as much of one as has no memory. */
+export interface StepModel {
+  readonly mae: Mae;
+  readonly store: Pick<Store, 'compute' | 'deviceKind' | 'count' | 'parameters'>;
   readonly seed: number;
   /** Default 'u8'. */
   readonly imageDType?: 'u8' | 'f32';
+  /** Default 'fp32'. */
+  readonly residualPrecision?: Precision;
 }
 
 interface TracedStep {
@@ -57,15 +63,15 @@ interface TracedStep {
   readonly report: Tensor;
 }
 
-/** Traces the two segments: `backward` (writes or adds gradients) and `update`. Of the store it needs sizes only, no memory. */
+/** Traces the two segments: `backward` (writes or adds gradients) and `update`. */
 export function traceTrainStep(
-  mae: Mae,
-  store: Pick<Store, 'compute' | 'deviceKind' | 'count' | 'parameters'>,
+  { mae, store, seed, imageDType = 'u8', residualPrecision = 'fp32' }: StepModel,
   adamw: AdamW,
-  { batchSize, seed, recompute, givenNoise, imageDType = 'u8' }: TraceStepOptions,
+  { batchSize, recompute, givenNoise }: Pick<TrainStepOptions, 'batchSize' | 'recompute' | 'givenNoise'>,
 ): TracedStep {
   const { config } = mae;
-  const t = new Tape({ compute: store.compute, device: store.deviceKind, training: true, recompute });
+  const stream = dtypeOf(residualPrecision);
+  const t = new Tape({ compute: store.compute, stream, device: store.deviceKind, training: true, recompute });
   const [height, width] = config.imageSize;
   const control = t.input('control', [CONTROL_BYTES / 4], 'f32');
   const indices = t.input('indices', [batchSize], 'i32');
@@ -120,7 +126,8 @@ export class TrainStep {
   private tuned: Promise<void> | undefined;
 
   /** @internal Made by MaskedAutoencoder.trainStep. */
-  constructor(mae: Mae, store: Store, seed: number, imageDType: 'u8' | 'f32', options: TrainStepOptions, onDispose: () => void) {
+  constructor(model: StepModel & { store: Store; imageDType: 'u8' | 'f32' }, options: TrainStepOptions, onDispose: () => void) {
+    const { mae, store, imageDType } = model;
     this.batchSize = positive('batchSize', options.batchSize);
     this.accumIter = positive('accumIter', options.accumIter ?? 1);
     this.optimizer = resolveAdamW(options.optimizer);
@@ -141,7 +148,7 @@ export class TrainStep {
     }
     store.prepareTraining();
     this.segmentTable = store.segmentTable(segments(store.parameters, this.optimizer.weightDecay));
-    const { trace, report } = traceTrainStep(mae, store, this.optimizer, { ...options, seed, imageDType });
+    const { trace, report } = traceTrainStep(model, this.optimizer, options);
     this.report = report;
     this.program = new Program(trace, store, { ...options.program, microBatches: this.accumIter });
     const backward = Array.from({ length: this.accumIter }, (_, i) => ({ segment: 'backward', microBatch: i, accumulate: i > 0 }));

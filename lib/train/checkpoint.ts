@@ -23,6 +23,7 @@ const stateSchema = z.object({
   /** What the bits depend on; a resume elsewhere says that they will differ. */
   device: z.string(),
   precision: z.string(),
+  residualPrecision: z.string().default('fp32'),
   batchSize: z.number(),
   accumIter: z.number(),
   /** On CUDA: lib/graph/gemmChoices.ts. */

@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { fileError, MaeError } from '../errors';
-import type { MaeOptions } from '../nn/config';
+import type { ModelOptions } from '../nn/maskedAutoencoder';
 import { type PresetName, presets } from '../nn/presets';
+import type { TrainStepOptions } from '../nn/trainStep';
 import { type RecipeName, recipes } from './recipes';
 
 const positive = z.number().int().positive();
@@ -57,6 +58,10 @@ export const pretrainSchema = z.strictObject({
   seed: natural.max(0xffffffff).default(0),
   device: z.string().default('auto').describe('auto, cpu, cuda or cuda:<number>'),
   precision: z.enum(['fp32', 'bf16']).optional().describe('default: bf16 on CUDA, fp32 on the CPU'),
+  residualPrecision: z
+    .enum(['fp32', 'bf16'])
+    .default('fp32')
+    .describe('of the residual stream; bf16, with precision bf16, moves less memory and rounds more'),
   recompute: z
     .boolean()
     .default(false)
@@ -116,9 +121,15 @@ export function resolveOptions(options: PretrainOptions, origin = 'pretrain'): R
 }
 
 /** The model's part of the options, over its preset. */
-export function modelOptions(options: ResolvedOptions): MaeOptions {
+export function modelOptions(options: ResolvedOptions): ModelOptions {
   const overrides = Object.fromEntries(modelKeys.filter((key) => options[key] !== undefined).map((key) => [key, options[key]]));
-  return { ...presets[options.preset], ...overrides };
+  const { device, precision, residualPrecision, seed } = options;
+  return { ...presets[options.preset], ...overrides, device, precision, residualPrecision, seed };
+}
+
+/** The training step's part of the options. */
+export function stepOptions({ batchSize, accumIter, betas, weightDecay, clipGrad, recompute }: ResolvedOptions): TrainStepOptions {
+  return { batchSize, accumIter, optimizer: { betas, weightDecay }, clipGrad, recompute };
 }
 
 /**

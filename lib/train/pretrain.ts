@@ -13,7 +13,7 @@ import { cosineSchedule, type Schedule } from '../optim/schedule';
 import { TrainingProgress, type ProgressStream } from '../view/progress';
 import { type CheckpointState, loadCheckpoint, saveCheckpoint } from './checkpoint';
 import { somePictures, reconstructionPicture, validationLoss } from './evaluation';
-import { modelOptions, type PretrainOptions, type ResolvedOptions, resolveOptions } from './options';
+import { modelOptions, type PretrainOptions, type ResolvedOptions, resolveOptions, stepOptions } from './options';
 import { resumePoint, RunFolder } from './runFolder';
 import { describePlan } from './summary';
 import { Throughput } from './throughput';
@@ -124,17 +124,8 @@ class Pretraining {
       ...modelOptions(options),
       ...(isRgb ? {} : { inChans: dataset.channels }),
       imageDType: dataset.dtype === 'uint8' ? 'u8' : 'f32',
-      device: options.device,
-      precision: options.precision,
-      seed: options.seed,
     });
-    this.step = this.model.trainStep({
-      batchSize,
-      accumIter,
-      optimizer: { betas: options.betas, weightDecay: options.weightDecay },
-      clipGrad: options.clipGrad,
-      recompute: options.recompute,
-    });
+    this.step = this.model.trainStep(stepOptions(options));
     this.schedule = cosineSchedule({ blr: options.blr, lr: options.lr, effectiveBatch, epochs, warmupEpochs, minLr });
     const make = (startEpoch: number, startStep: number): Loader => {
       const overfit = options.overfit !== undefined;
@@ -239,7 +230,7 @@ class Pretraining {
           `its place in the epoch would be another. Keep batchSize · accumIter`,
       );
     }
-    for (const key of ['device', 'precision', 'batchSize', 'accumIter'] as const) {
+    for (const key of ['device', 'precision', 'residualPrecision', 'batchSize', 'accumIter'] as const) {
       if (state[key] !== now[key])
         this.hooks.log(
           `note: ${key} was ${state[key]} and is ${now[key]}: the run goes on, its bits will differ from an uninterrupted one`,
@@ -261,6 +252,7 @@ class Pretraining {
       seed,
       device: this.model.device.handle.name.replace(/, \d+ threads/, ''), // the number of threads changes no bits
       precision: this.model.precision,
+      residualPrecision: this.model.residualPrecision,
       batchSize,
       accumIter,
       gemmChoices: gemmChoices(this.model.device),

@@ -33,9 +33,8 @@ export function describePlan(
   const { program } = step;
   const executed = program.trace.ops.reduce((sum, op) => sum + op.flops, 0) / step.batchSize;
   const bytes = program.bytes + model.store.bytes;
-  const { seed, imageDType } = model;
-  const other = { batchSize: step.batchSize, seed, imageDType, recompute: !options.recompute };
-  const otherwise = plan(traceTrainStep(model.mae, model.store, step.optimizer, other).trace).arenaBytes;
+  const other = { batchSize: step.batchSize, recompute: !options.recompute };
+  const otherwise = plan(traceTrainStep(model, step.optimizer, other).trace).arenaBytes;
   const head = (name: string, width: number, depth: number, heads: number): string =>
     `${name} ${width} wide, ${depth} deep, ${heads} heads`;
   const lines = [
@@ -47,7 +46,7 @@ export function describePlan(
       `${stepsPerEpoch} steps an epoch, ${options.epochs} epochs`,
     `work      ${(trainFlops(config) / 1e9).toFixed(2)} GFLOP a picture (${(executed / 1e9).toFixed(2)} executed); memory ${formatBytes(bytes)} ` +
       `(activations ${formatBytes(program.plan.arenaBytes)}, ${options.recompute ? 'without' : 'with'} recompute ${formatBytes(otherwise)})`,
-    `device    ${model.device.handle.name}, ${model.precision}`,
+    `device    ${model.device.handle.name}, ${model.precision}${model.residualPrecision === 'bf16' ? ', bf16 residual stream' : ''}`,
   ];
   const about = {
     nodeMae: packageVersion(),

@@ -86,7 +86,7 @@ function identityMatrix(n: number): Float32Array {
 
 /** Traces the row, a squared error behind it and the backward pass; runs it; reads the gradients. */
 export async function deviceGradients(device: OpenDevice, { test, drawn, leaves, target }: GradientProblem): Promise<Gradients> {
-  const tape = new Tape({ compute: test.compute, device: device.kind, training: true });
+  const tape = new Tape({ compute: test.compute, stream: test.stream, device: device.kind, training: true });
   const { output, leaves: kinds } = learnable[test.op]!;
   const inputs: Record<string, Operand['data']> = {};
   const input = (name: string, { shape, dtype, data }: Operand): Tensor => {

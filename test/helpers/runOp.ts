@@ -41,7 +41,7 @@ function outputTensor(parameter: Parameter, dtype: DType, id: number): Tensor {
 
 export async function runOp(device: OpenDevice, test: OpCase, drawn: Drawn, options: RunOptions = {}): Promise<DeviceResults> {
   const { guarded, then, ...programOptions } = options;
-  const info = { compute: test.compute, device: device.kind, training: test.training };
+  const info = { compute: test.compute, stream: test.stream, device: device.kind, training: test.training };
   const trial = traceOp(test, drawn, new Tape(info), {});
   const into = new Map(Object.entries(drawn.into ?? {}));
   if (guarded) for (const [name, { shape, dtype }] of Object.entries(trial)) if (!into.has(name)) into.set(name, { shape, dtype });

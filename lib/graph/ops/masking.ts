@@ -61,7 +61,7 @@ export const patchEmbed: OpRow = {
     expectShape('patch_embed', 'shift', shift, [channels]);
     if (pos) expectShape('patch_embed', 'pos', pos, [(height * width) / Number(patch) ** 2 + 1, d]);
     return {
-      tokens: { shape: [batch, Number(visible) + 1, d], dtype: 'f32' },
+      tokens: { shape: [batch, Number(visible) + 1, d], dtype: info.stream ?? 'f32' },
       patches: { shape: [batch, Number(visible), patchDim], dtype: info.compute },
     };
   },

@@ -9,7 +9,7 @@ import { describe, expectShape } from '../tensor';
  */
 export const unshuffle: OpRow = {
   inputs: ['x', 'mask_token?', 'pos', 'ids?', 'restore?'],
-  outputs: ({ x, mask_token: maskToken, pos, ids, restore }) => {
+  outputs: ({ x, mask_token: maskToken, pos, ids, restore }, _, info) => {
     expectShape('unshuffle', 'x', x, [null, null, pos.shape[1]]);
     const [batch, tokens, width] = x.shape;
     const patches = pos.shape[0] - 1;
@@ -21,7 +21,7 @@ export const unshuffle: OpRow = {
     } else if (tokens !== patches + 1) {
       throw new MaeError('MAE_SHAPE', `unshuffle: without restore x must hold all ${patches} patches and cls, got ${describe(x)}`);
     }
-    return { y: { shape: [batch, patches + 1, width], dtype: 'f32' } };
+    return { y: { shape: [batch, patches + 1, width], dtype: info.stream ?? 'f32' } };
   },
   flops: () => 0,
   bytes: 'operands',
