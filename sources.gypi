@@ -64,9 +64,9 @@
       "cuda/gemm_epilogue.cuh",
       "cuda/gemm_kernels.h",
       "cuda/gemm_maps.h",
-      "cuda/gemm_ptx.cuh",
       "cuda/partial_sums.cuh",
       "cuda/patch_gather.cuh",
+      "cuda/ptx.cuh",
       "cuda/row_moves.cuh"
     ]
   }

@@ -3,9 +3,18 @@
 //   1. warp w, queries 16w … 16w + 15:  P, dP, D = rowsum(P ∘ dP), dS = P ∘ (dP − D), dq = scale · dS·k
 //   2. P and dS, rounded, take the places of v and k in shared memory
 //   3. warp w, keys 16w … 16w + 15:     dv = Pᵀ·dout, dk = scale · dSᵀ·q
+#include <algorithm>
+
 #include "attention_backward.cuh"
 
 namespace mae { namespace cuda {
+
+// What a multiprocessor has for its blocks, each of which takes 1 KiB more than it asks for.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kSharedOfMultiprocessor = (__CUDA_ARCH__ == 800 ? 164 : 100) * 1024;
+#else
+constexpr int kSharedOfMultiprocessor = 228 * 1024;
+#endif
 
 // Tiles: of eight keys, tokens ≤ 8·Tiles.
 template <int D, int Tiles>
@@ -16,6 +25,7 @@ struct ShortShape {
   static constexpr int kExchanged = kRows * kRowBytes<kRows>;  // bytes of P or dS, [queries, keys]
   static constexpr int kShared = kOperand > kExchanged ? kOperand : kExchanged;  // of k and then dS, of v and then P
   static constexpr int kBytes = 2 * kOperand + 2 * kShared;
+  static constexpr int kMostBlocks = kSharedOfMultiprocessor / (kBytes + 1024);  // at a time: no registers are saved for more
 };
 
 // Writes an A fragment's rows and columns to 16 rows of `x`, Width columns wide.
@@ -56,7 +66,8 @@ static __device__ __forceinline__ void transposed_product(float (&c)[1][D / 8][4
 }
 
 template <int D, int Tiles, int Blocks>
-__global__ void __launch_bounds__(ShortShape<D, Tiles>::kSteps* kWarp, Blocks) attention_backward_short_kernel(const AttentionBackward a) {
+__global__ void __launch_bounds__(ShortShape<D, Tiles>::kSteps* kWarp, std::min(Blocks, ShortShape<D, Tiles>::kMostBlocks))
+    attention_backward_short_kernel(const AttentionBackward a) {
   using S = ShortShape<D, Tiles>;
   extern __shared__ uint4 shared_memory[];
   const AttentionShape& shape = a.shape;

@@ -27,6 +27,8 @@ inline bool is_sticky(cudaError_t error) {
     case cudaErrorLaunchFailure:
     case cudaErrorECCUncorrectable:
     case cudaErrorTensorMemoryLeak:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorMpsClientTerminated:
       return true;
     default:
       return false;

@@ -132,7 +132,8 @@ void check_status(Status status, const char* call) {
   }
 }
 
-// One handle for each device, made at its first use and kept.
+// One handle for each device, made at its first use and kept. That allocates memory, which a stream that is captured forbids; but a
+// program's first run goes plainly (native/program.cc).
 Handle handle() {
   static std::mutex mutex;
   static std::map<int, Handle> handles;
@@ -207,8 +208,6 @@ class Descriptors {
 
 bool cublaslt_available() { return library().complete; }
 const std::string& cublaslt_description() { return library().description; }
-
-void cublaslt_prepare() { handle(); }
 
 std::vector<CublasLtAlgorithm> cublaslt_algorithms(const CublasLtProduct& product, int most) {
   std::vector<CublasLtAlgorithm> algorithms;

@@ -34,10 +34,6 @@ bool cublaslt_available();
 // "13.1.0 (libcublasLt.so.13)", or why there is none: for people.
 const std::string& cublaslt_description();
 
-// Makes the library's handle for the current device now, which allocates memory: later it may be needed while a stream is captured, where
-// that is not allowed.
-void cublaslt_prepare();
-
 // At most `most` algorithms for the product, the library's favourite first; none where it cannot compute it. Needs no device memory, but
 // looks at addresses for their alignment.
 std::vector<CublasLtAlgorithm> cublaslt_algorithms(const CublasLtProduct& product, int most);

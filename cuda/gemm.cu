@@ -307,10 +307,7 @@ size_t gemm_workspace(GemmLayout layout, DType operands, int64_t m, int64_t n, i
     }
     bytes = std::max(bytes, column_sums_workspace(k, m));
   }
-  if (library_allowed(operands)) {
-    cublaslt_prepare();
-    bytes = std::max(bytes, kCublasLtWorkspace);
-  }
+  if (library_allowed(operands)) bytes = std::max(bytes, kCublasLtWorkspace);
   return bytes;
 }
 

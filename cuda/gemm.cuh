@@ -41,9 +41,9 @@ struct GemmEpilogue {
 };
 
 // c[m, n] = epilogue(a · b). `operands`: dtype of a and b, F32 (true float32 arithmetic) or BF16 (float32 accumulation); c_dtype: F32 or
-// BF16 (F32 where the operands are). Any m, n, k ≥ 1; sizes that make rows multiples of 16 bytes are the fast ones. Deterministic: the order of
-// every sum follows from the shape and the chosen implementation. `workspace`: gemm_workspace(layout, operands, m, n, k) bytes, 256-byte
-// aligned. Only enqueues; safe while the stream is captured.
+// BF16 (F32 where the operands are). Any m, n, k ≥ 1; sizes that make rows multiples of 16 bytes are the fast ones. Deterministic: the order
+// of every sum follows from the shape and the chosen implementation. `workspace`: gemm_workspace(layout, operands, m, n, k) bytes, 256-byte
+// aligned. Only enqueues; safe while the stream is captured, once a product of these operands has run plainly on the device.
 void gemm(Context& context, GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k, const void* a, const void* b, void* c,
           DType c_dtype, const GemmEpilogue& epilogue, void* workspace);
 size_t gemm_workspace(GemmLayout layout, DType operands, int64_t m, int64_t n, int64_t k);

@@ -3,7 +3,7 @@
 #include "common.cuh"
 #include "gemm_epilogue.cuh"
 #include "gemm_kernels.h"
-#include "gemm_ptx.cuh"
+#include "ptx.cuh"
 
 namespace mae { namespace cuda {
 namespace {

@@ -9,7 +9,7 @@
 #include "common.cuh"
 #include "gemm_epilogue.cuh"
 #include "gemm_kernels.h"
-#include "gemm_ptx.cuh"
+#include "ptx.cuh"
 
 namespace mae { namespace cuda {
 namespace {
@@ -283,12 +283,11 @@ void run(Context& context, const GemmProblem& p, const EpilogueArgs& epilogue, i
   check(cudaLaunchKernelEx(&config, kernel, map_a, map_b, args, epilogue), "launching kernel gemm_wgmma", __FILE__, __LINE__);
 }
 
-// Whether the current device is of compute capability 9.0 and this library holds code for it that has the kernel's body (sm_90a; any other
-// target compiles an empty one, which needs few registers).
-bool device_has_kernel() {
-  int device, major, minor;
+// Whether `device`, the current one, is of compute capability 9.0 and this library holds code for it that has the kernel's body (sm_90a;
+// any other target compiles an empty one, which needs few registers).
+bool device_has_kernel(int device) {
+  int major, minor;
   cudaFuncAttributes attributes;
-  CUDA_CHECK(cudaGetDevice(&device));
   CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
   if (major != 9 || minor != 0) return false;
@@ -303,7 +302,12 @@ bool gemm_wgmma_fits(const GemmProblem& p, const EpilogueArgs& epilogue, int kin
   constexpr int64_t kMost = int64_t(1) << 30;  // coordinates are 32-bit
   if (kind == kSequences || epilogue.access != 8 || row_a % 8 || row_b % 8 || !aligned(16, p.a, p.b)) return false;
   if (p.m > kMost || p.n > kMost || p.k > kMost) return false;
-  static const bool available = device_has_kernel() && encode_tiled();
+  // A thread works for one device at a time, and the GPUs of a machine may differ.
+  thread_local int known_device = -1;
+  thread_local bool available = false;
+  int device;
+  CUDA_CHECK(cudaGetDevice(&device));
+  if (device != known_device) available = device_has_kernel(device) && encode_tiled(), known_device = device;
   return available;
 }
 

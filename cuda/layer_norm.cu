@@ -19,8 +19,12 @@ struct LaneRow {
   static __device__ __forceinline__ bool has(int pack, int lane) { return Width % (kWarp * kRowPack) == 0 || column(pack, lane) < Width; }
 };
 
+// Blocks that a multiprocessor must hold; 0: the compiler decides. At 768 it decides for 48 registers on sm_89, which do not suffice.
+template <int Width>
+constexpr int kForwardBlocks = Width == 768 ? 8 : 0;
+
 template <int Width, class X, class Y>
-__global__ void __launch_bounds__(kRowWarps* kWarp)
+__global__ void __launch_bounds__(kRowWarps* kWarp, kForwardBlocks<Width>)
     layer_norm_kernel(const X* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, Y* __restrict__ y,
                       float* __restrict__ mean, float* __restrict__ rstd, int64_t rows, float eps) {
   using Row = LaneRow<Width>;
@@ -188,18 +192,28 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
 #pragma unroll
     for (int p = 0; p < Row::kPacks; ++p) {
       if (!Row::has(p, lane)) continue;
-      const int64_t at = row * Width + Row::column(p, lane);
-      float dx[kRowPack];
 #pragma unroll
-      for (int i = 0; i < kRowPack; ++i) dx[i] = r * (g[p][i] - mean_g - x_hat[p][i] * mean_gx);
-      if (a.acc) {
-        float acc[kRowPack];
-        load(a.acc + at, acc);
+      for (int i = 0; i < kRowPack; ++i) g[p][i] = r * (g[p][i] - mean_g - x_hat[p][i] * mean_gx);  // dx
+    }
+    if (a.acc) {  // all of it before the first store: dx may be acc, so the compiler moves no load in front of a store
+      float(&acc)[Row::kPacks][kRowPack] = x_hat;
 #pragma unroll
-        for (int i = 0; i < kRowPack; ++i) dx[i] += acc[i];
+      for (int p = 0; p < Row::kPacks; ++p) {
+        if (Row::has(p, lane)) load(a.acc + row * Width + Row::column(p, lane), acc[p]);
       }
-      store(a.dx + at, dx);
-      if (a.dx_low) store(a.dx_low + at, dx);
+#pragma unroll
+      for (int p = 0; p < Row::kPacks; ++p) {
+        if (!Row::has(p, lane)) continue;
+#pragma unroll
+        for (int i = 0; i < kRowPack; ++i) g[p][i] += acc[p][i];
+      }
+    }
+#pragma unroll
+    for (int p = 0; p < Row::kPacks; ++p) {
+      if (!Row::has(p, lane)) continue;
+      const int64_t at = row * Width + Row::column(p, lane);
+      store(a.dx + at, g[p]);
+      if (a.dx_low) store(a.dx_low + at, g[p]);
     }
   }
 

@@ -146,7 +146,10 @@ void Program::enqueue(int slot, const std::vector<Stage>& stages, int64_t run_nu
       try {
         launch_all(slot, stages, run_number, false);
       } catch (...) {
-        device_->end_recording();
+        try {
+          device_->end_recording();
+        } catch (const Failure&) {  // what broke the recording is the news, not that it is broken
+        }
         throw;
       }
       recording = device_->end_recording();

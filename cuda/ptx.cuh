@@ -1,4 +1,4 @@
-// The PTX instructions of the GEMM kernels, one function each (PTX ISA 9.0). Shared memory is named by its 32-bit address.
+// The PTX instructions of the GEMM and attention kernels, one function each (PTX ISA 9.0). Shared memory is named by its 32-bit address.
 #pragma once
 #include <cuda.h>
 #include <stdint.h>
