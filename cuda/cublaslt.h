@@ -1,5 +1,6 @@
 // cuBLASLt, opened at run time where it is: MAE_CUBLASLT names the library file, else libcublasLt.so.13 and then .12 are looked for on the
-// loader's path, in the CUDA toolkit and in the Python packages that bring it. Nothing needs it to build, link or run. Declared here is what our products use, no more.
+// loader's path, in the CUDA toolkit and in the Python packages that bring it. Nothing needs it to build, link or run. Declared here is what
+// our products use, no more.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
