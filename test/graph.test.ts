@@ -10,6 +10,7 @@ import { native } from '../lib/native';
 import { MaskedAutoencoder } from '../lib/nn/maskedAutoencoder';
 import { Draw } from './helpers/draw';
 import { errorOf } from './helpers/errors';
+import { slopes } from './helpers/gradients';
 import { relativeError } from './helpers/parity';
 import { float32Tolerance } from './helpers/runOp';
 import { references, type Value } from './reference';
@@ -276,14 +277,8 @@ describe('gradients that meet', () => {
     ).results;
     const values: Record<string, Value> = {};
     for (const p of parameters) values[p.name] = reals(await store.read(p), p.shape);
-    const h = 1e-3;
     for (const p of parameters) {
-      const at = (i: number, step: number): number => {
-        const moved = values[p.name].values.slice();
-        moved[i] += step;
-        return loss({ ...values, [p.name]: { shape: p.shape, values: moved } });
-      };
-      const numeric = values[p.name].values.map((_, i) => (8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h));
+      const numeric = slopes(values, p.name, loss);
       const got = await store.read(p, 'gradients');
       // About eight kernels in a row, sums of up to 24 terms.
       const error = relativeError(

@@ -45,29 +45,35 @@ export function referenceLoss({ test, target }: GradientProblem, operands: Value
   return y.values.reduce((sum, v, i) => sum + (v - target.data[i]) ** 2, 0) / y.shape[y.shape.length - 1];
 }
 
-/** Derivative of the reference's loss along `direction`: central differences of fourth order. */
-export function alongDirection(problem: GradientProblem, direction: Gradients): number {
-  const operands = referenceOperands(problem.drawn);
+/** Derivative of `f` at `operands` along `direction`: central differences of fourth order. */
+export function slopeAlong(operands: Values, direction: Gradients, f: (operands: Values) => number): number {
   const at = (step: number): number => {
     const moved = [...direction].map(([name, v]): [string, Value] => [
       name,
       { shape: operands[name].shape, values: operands[name].values.map((x, i) => x + step * v[i]) },
     ]);
-    return referenceLoss(problem, { ...operands, ...Object.fromEntries(moved) });
+    return f({ ...operands, ...Object.fromEntries(moved) });
   };
   const h = 1e-3;
   return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h);
 }
 
+/** The same for every value of `name` by itself: for small shapes only. */
+export function slopes(operands: Values, name: string, f: (operands: Values) => number): Float64Array {
+  const { length } = operands[name].values;
+  const unit = (i: number): Float64Array => Float64Array.from({ length }, (_, j) => Number(i === j));
+  return Float64Array.from({ length }, (_, i) => slopeAlong(operands, new Map([[name, unit(i)]]), f));
+}
+
+/** Derivative of the reference's loss along `direction`. */
+export function alongDirection(problem: GradientProblem, direction: Gradients): number {
+  return slopeAlong(referenceOperands(problem.drawn), direction, (operands) => referenceLoss(problem, operands));
+}
+
 /** Element by element: for small shapes only. */
 export function numericGradients(problem: GradientProblem): Gradients {
-  return new Map(
-    problem.leaves.map((name) => {
-      const { length } = problem.drawn.operands[name].data;
-      const unit = (i: number): Gradients => new Map([[name, Float64Array.from({ length }, (_, j) => Number(i === j))]]);
-      return [name, Float64Array.from({ length }, (_, i) => alongDirection(problem, unit(i)))];
-    }),
-  );
+  const at = referenceOperands(problem.drawn);
+  return new Map(problem.leaves.map((name) => [name, slopes(at, name, (operands) => referenceLoss(problem, operands))]));
 }
 
 /** [rows, columns] → [columns, rows]. */
