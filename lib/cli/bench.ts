@@ -4,22 +4,14 @@ import { Command, Option } from 'commander';
 import { compareReport } from '../bench/compare';
 import { reportOf } from '../bench/report';
 import { readResult } from '../bench/result';
-import { bench, parseSections, sections, writeResult } from '../bench/suite';
+import { bench, type BenchOptions, parseSections, sections, writeResult } from '../bench/suite';
 import { MaeError } from '../errors';
-import type { Precision } from '../graph/device';
 import { type PresetName, presets } from '../nn/presets';
 import { positiveInteger } from './pack';
 
-interface Flags {
-  full?: boolean;
+interface Flags extends Omit<BenchOptions, 'only' | 'presets' | 'say'> {
   only?: string;
   preset?: string;
-  batchSize?: number;
-  device?: string;
-  precision?: Precision;
-  data?: string;
-  python?: string;
-  from?: string;
   out?: string;
   compare?: [string, string];
 }
