@@ -4,7 +4,7 @@
 #     RESULTS  folder for summary.md, labs.txt, bench-*.md and raw.tar.gz (every log, the benches' result.json and charts)
 #     SECONDS  for all of it, default 570; what is not reached is reported as not run
 #     PARTS    comma-separated beginnings of part names, such as "build,test": only these; default all, in this order:
-#              build-addon build-labs lab-* test-* memcheck racecheck time-* bench-* profile
+#              build-addon build-labs lab-* first-steps test-* memcheck racecheck time-* bench-* profile
 # Needs nvcc, CMake, node, node_modules and dist (`npm run build:ts`); takes ninja, compute-sanitizer, ncu or nsys, and PyTorch where they
 # are. NODE_API_INCLUDE names the folder of node_api.h where it is not beside node. A part that fails or is stopped at its own limit does
 # not stop the rest. The build stays in build-gpu/. Exit status: 1 if a part failed.
@@ -108,8 +108,10 @@ publish
 # --- is it right? ------------------------------------------------------------------------------------------------------------------------
 labs='memory_bound gemm attention'
 for lab in $labs; do part "lab-$lab" 60 "gpu lab/$lab" "'$build/lab/$lab' check"; done
-publish
 export MAE_DEVICE=cuda
+steps='node scripts/gpu-steps.js'
+part first-steps 60 'gpu addon' "$steps vit-tiny/16"
+publish
 jest() { echo "node node_modules/jest/bin/jest.js --colors=false --verbose $*"; }
 part test-ops 120 'gpu addon' "$(jest test/ops.test.ts)"
 part test-parity 60 'gpu addon' "$(jest test/parity.test.ts)"
@@ -118,7 +120,6 @@ part test-model 90 'gpu addon' "$(jest test/model.test.ts)"
 part test-runs 90 'gpu addon' "MAE_GEMM=rule $(jest test/pretrain.test.ts test/graph.test.ts test/gemmChoices.test.ts)"
 publish
 # One small model in both precisions; the contest among our own products makes every one of them run.
-steps='node scripts/gpu-steps.js'
 part memcheck 60 'gpu addon compute-sanitizer' "MAE_GEMM=own MAE_REPLAY=1 compute-sanitizer --tool memcheck --error-exitcode 9 $steps vit-tiny/16 --depth 1 --batch 4"
 part racecheck 45 'gpu addon compute-sanitizer' "MAE_GEMM=rule MAE_REPLAY=1 compute-sanitizer --tool racecheck --error-exitcode 9 $steps vit-tiny/16 --depth 1 --batch 2 --precision bf16"
 publish
