@@ -44,8 +44,9 @@ export function describePlan(
       `target ${config.normPixLoss ? 'normalised pixels' : 'pixels'}`,
     `step      ${options.batchSize}${options.accumIter > 1 ? ` x ${options.accumIter}` : ''} pictures, peak lr ${formatLearningRate(lr)}; ` +
       `${stepsPerEpoch} steps an epoch, ${options.epochs} epochs`,
-    `work      ${(trainFlops(config) / 1e9).toFixed(2)} GFLOP a picture (${(executed / 1e9).toFixed(2)} executed); memory ${formatBytes(bytes)} ` +
-      `(activations ${formatBytes(program.plan.arenaBytes)}, ${options.recompute ? 'without' : 'with'} recompute ${formatBytes(otherwise)})`,
+    `work      ${(trainFlops(config) / 1e9).toFixed(2)} GFLOP a picture (${(executed / 1e9).toFixed(2)} executed)`,
+    `memory    ${formatBytes(bytes)}, activations ${formatBytes(program.plan.arenaBytes)} of it (${formatBytes(program.plan.unplannedBytes)} before planning, ` +
+      `${formatBytes(otherwise)} ${options.recompute ? 'without' : 'with'} recompute)`,
     `device    ${model.device.handle.name}, ${model.precision}${model.residualPrecision === 'bf16' ? ', bf16 residual stream' : ''}`,
   ];
   const about = {
