@@ -133,7 +133,7 @@ describe('ImageFolder', () => {
     for (const [folder, said] of [
       [path.join(root, 'absent'), /absent does not exist; needs a folder with pictures \(\.jpg .*\.png/],
       [empty, /no picture in .*empty: it is empty; needs a folder/],
-      [texts, /no picture in .*texts: it has 2 other files/],
+      [texts, /no picture in .*texts: it has other files \(1 \.txt, 1 \.csv\)/],
       [path.join(texts, 'b.csv'), /b\.csv is not a folder/],
     ] as const) {
       const error = await failure(() => new ImageFolder(folder));
@@ -707,6 +707,7 @@ describe('statistics and check-data', () => {
       'b/4.png': drawn(10, 10).toColourspace('grey16').png().toBuffer(),
       'b/5.png': drawn(10, 12).ensureAlpha().png().toBuffer(),
       'b/6.png': Buffer.from('broken'),
+      'b/7.HEIC': Buffer.from('of a telephone'),
     });
     const report = await checkData(folder);
     expect(report).toMatchObject({
@@ -727,6 +728,7 @@ describe('statistics and check-data', () => {
         { from: 256, to: 512, pictures: 1 },
       ],
       broken: [{ path: path.join(folder, 'b/6.png') }],
+      passedOver: { '.heic': 1 },
       smallerThanImageSize: 4,
     });
     expect(report.decodedBytes).toBe(3 * (300 * 260 + 2 * 40 * 50 + 100 + 120));
@@ -753,7 +755,9 @@ describe('statistics and check-data', () => {
   test('as a user types it', async () => {
     const folder = await tenPictures('typed');
     const file = path.join(root, 'typed.maepack');
-    expect(await mae('pack', folder, '--out', file, '--size', '16')).toMatch(/typed\.maepack: 10 pictures, .* KiB, in .* pictures\/s\)/);
+    expect(await mae('pack', folder, '--out', file, '--size', '16')).toMatch(
+      /typed\.maepack: 10 pictures \(2 of them broken\), .* KiB, in .* pictures\/s\)/,
+    );
     const text = await mae('check-data', folder);
     expect(text).toMatch(/pictures +10\n +classes +2\n +formats +8 png/);
     expect(text).toMatch(/broken file +reason\n[^]*cat\/3\.png[^]*dog\/7\.png/);

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { MaeError } from '../lib/errors';
 import { removeStaleTemporaries, writeFileAtomic, writeFolderAtomic } from '../lib/io/atomic';
 import { bfloat16FromFloat32, float32FromBfloat16, float32FromFloat16 } from '../lib/halfPrecision';
-import { fromHuggingFaceConfig, toHuggingFaceConfig, toPreprocessorConfig } from '../lib/io/huggingFaceConfig';
+import { configOf, fromHuggingFaceConfig, toHuggingFaceConfig, toPreprocessorConfig } from '../lib/io/huggingFaceConfig';
 import { WeightsConfig, fromMetadata, toMetadata } from '../lib/io/metadata';
 import { NameStyle, detectStyle, fromNames, toNames } from '../lib/io/names';
 import { HostTensor, SafetensorsFile, TensorSource, readSafetensors, writeSafetensors } from '../lib/io/safetensors';
@@ -205,6 +205,14 @@ describe('safetensors', () => {
     expect((await errorOf(() => SafetensorsFile.open(at('huge')))).code).toBe('MAE_FORMAT');
     expect((await errorOf(() => SafetensorsFile.open(at('absent')))).message).toMatch(/absent: no such file/);
     expect((await errorOf(() => SafetensorsFile.open(folder))).message).toMatch(/this is a folder/);
+  });
+
+  test('PyTorch pickles: what is one says how to convert it, and no file is written under such a name', async () => {
+    fs.writeFileSync(at('mae.pth'), Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(64, 0x41)]));
+    expect((await errorOf(() => SafetensorsFile.open(at('mae.pth')))).message).toMatch(/mae\.pth is a PyTorch pickle.*save_file/);
+    const refused = await errorOf(() => writeSafetensors(at('out.pth'), new Map()));
+    expect([refused.code, refused.message]).toEqual(['MAE_ARGUMENT', expect.stringContaining('call it .safetensors')]);
+    expect(fs.existsSync(at('out.pth'))).toBe(false);
   });
 });
 
@@ -454,6 +462,19 @@ describe('metadata', () => {
     expect((await errorOf(() => toHuggingFaceConfig(config))).message).toMatch(/square pictures only, got 224x160/);
     expect((await errorOf(() => fromHuggingFaceConfig({ model_type: 'vit' }))).code).toBe('MAE_FORMAT');
     expect((await errorOf(() => fromHuggingFaceConfig({ model_type: 'vit_mae', image_size: [1, 2] }))).message).toMatch(/image_size/);
+  });
+
+  test('what a file says of its model: its metadata, else the config.json beside weights of Hugging Face', async () => {
+    const square: WeightsConfig = { ...config, imageSize: [224, 224], layerNormEps: 1e-12 };
+    const file = at('model.safetensors');
+    expect(configOf(file, 'huggingface', {})).toEqual({});
+    fs.writeFileSync(at('config.json'), JSON.stringify(toHuggingFaceConfig(square)));
+    fs.writeFileSync(at('preprocessor_config.json'), JSON.stringify(toPreprocessorConfig(square)));
+    expect(configOf(file, 'huggingface', {})).toEqual(square);
+    expect(configOf(file, 'reference', {})).toEqual({}); // that config.json is of something else
+    expect(configOf(file, 'huggingface', toMetadata(config))).toEqual(config);
+    fs.writeFileSync(at('config.json'), '{');
+    expect((await errorOf(() => configOf(file, 'huggingface', {}))).message).toMatch(/config\.json cannot be read/);
   });
 });
 

@@ -207,7 +207,7 @@ describe('what goes wrong is said clearly', () => {
     });
     expect(await failure(run({ out: out(), maskRatio: 1.5 }))).toMatchObject({
       code: 'MAE_CONFIG',
-      message: expect.stringContaining('maskRatio') as string,
+      message: expect.stringContaining('maskRatio: expected number to be <1, got 1.5') as string,
     });
     expect(await failure(run({ out: out(), maskRatio: 0.99 }))).toMatchObject({
       code: 'MAE_ARGUMENT',
@@ -217,6 +217,15 @@ describe('what goes wrong is said clearly', () => {
       code: 'MAE_CONFIG',
       message: expect.stringContaining('either lr or blr') as string,
     });
+    expect(await failure(run({ out: out(), data: path.join(folder, 'pictures'), inChans: 1, mean: [0.5], std: [0.2] }))).toMatchObject({
+      code: 'MAE_DATA',
+      message: expect.stringMatching(/inChans is 1, but .*pictures of 3 channels.*leave inChans out/s) as string,
+    });
+    expect(await failure(run({ out: out(), data: undefined }))).toMatchObject({
+      code: 'MAE_ARGUMENT',
+      message: expect.stringContaining('data needs a folder') as string,
+    });
+    expect(existsSync(out())).toBe(false);
   });
 
   test('a loss that is not finite names step, lr, norm and the last good checkpoint', async () => {
@@ -278,7 +287,16 @@ describe('the command line', () => {
     expect(JSON.parse(readFileSync(path.join(folder, 'hf/config.json'), 'utf8'))).toMatchObject({ model_type: 'vit_mae', hidden_size: 32 });
     expect(command('convert', 'run', 'encoder.safetensors', '--encoder-only').status).toBe(0);
     const encoder = command('reconstruct', 'pictures', '--checkpoint', 'encoder.safetensors', '--out', 'untrained.png', '--count', '1');
+    expect(command('reconstruct', 'pictures', '--checkpoint', 'hf', '--out', 'hf.png', '--count', '1').status).toBe(0);
     expect(encoder.stderr).toContain('encoder only: the decoder starts from its initialisation');
+  });
+
+  test('--resume: of nothing, and of a run that has reached its --max-steps', () => {
+    expect(command('pretrain', '--resume').stderr).toContain('--resume needs the run to go on with');
+    const args = ['pretrain', '--data', 'pictures', '--out', 'run', '--epochs', '2', '--max-steps', '2', ...flags, ...more];
+    expect(command(...args).stdout).toMatch(/stopped at --max-steps after 2 steps: loss .*--resume --max-steps <more>/s);
+    expect(command('pretrain', '--out', 'run', '--resume').stdout).toContain('stopped at --max-steps after 2 steps: nothing left to do');
+    expect(command('pretrain', '--out', 'run', '--resume', '--max-steps', '9').stdout).toContain('done after 6 steps: loss');
   });
 
   test('--dry-run trains nothing', () => {
@@ -292,6 +310,7 @@ describe('the command line', () => {
     expect(dryRun('--recompute').stdout).toContain(`activations ${again}, without recompute ${kept})`);
     expect(again).not.toBe(kept);
     expect(existsSync(path.join(folder, 'run'))).toBe(false);
+    expect(dryRun('--batch-size', '64').stderr).toContain('24 pictures, fewer than one batch of 64');
   });
 
   test('a configuration file, overridden by flags', () => {
@@ -301,6 +320,8 @@ describe('the command line', () => {
     writeFileSync(path.join(folder, 'bad.yaml'), 'data: pictures\nmask_ration: 0.5\n');
     const bad = command('pretrain', '--config', 'bad.yaml');
     expect([bad.status, bad.stderr]).toEqual([1, expect.stringMatching(/MAE_CONFIG.*maskRation.*did you mean maskRatio/s)]);
+    const again = command('pretrain', '--config', 'run/config.json', '--out', 'again', '--max-steps', '1', '--mean', '0.5');
+    expect([again.status, again.stderr]).toEqual([1, expect.stringContaining('mean needs one value for each of the 3 channels, got 1')]);
   });
 
   test('kill -9 at any moment, then --resume: the losses of an uninterrupted run', async () => {

@@ -276,7 +276,7 @@ describe('progress', () => {
     clock.seconds += 10;
     progress.update({ step: 100, epoch: 1, ...update });
     expect(screen.line).toBe(
-      '▕█▋              ▏ epoch 2/10  step 100/1000  loss 0.4213  lr 1.5e-4  1\u00a0234 img/s  data wait 3 %  5.2 GiB  1 min 30 s left',
+      '▕█▋              ▏ epoch 1/10  step 100/1000  loss 0.4213  lr 1.5e-4  1\u00a0234 img/s  data wait 3 %  5.2 GiB  1 min 30 s left',
     );
     progress.update({ step: 101, epoch: 1.01, ...update }); // too soon
     expect(screen.line).toContain('step 100/1000');

@@ -53,6 +53,7 @@ export function formatReport(report: CheckReport): string {
     [report.kind === 'packed' ? 'read' : 'decoded', formatRate(report.decodedPerSecond, 'pictures')],
     ['decoded size', `${formatBytes(report.decodedBytes)} (memory available: ${formatBytes(report.availableMemory)})`],
     ['broken', groupDigits(broken.length)],
+    ['passed over', list(report.passedOver) || 'nothing'],
   ];
   const width = Math.max(...facts.map(([name]) => name.length));
   const sections = [`${report.path}\n${facts.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`).join('\n')}`];

@@ -3,8 +3,8 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { MaeError } from '../errors';
 import { writeFileAtomic, writeFolderAtomic } from '../io/atomic';
-import { toHuggingFaceConfig, toPreprocessorConfig } from '../io/huggingFaceConfig';
-import { fromMetadata, type WeightsConfig } from '../io/metadata';
+import { configOf, toHuggingFaceConfig, toPreprocessorConfig } from '../io/huggingFaceConfig';
+import { toMetadata, type WeightsConfig } from '../io/metadata';
 import { fromNames, type NameStyle, nameStyles, toNames } from '../io/names';
 import { readSafetensors, writeSafetensors } from '../io/safetensors';
 import { weightsFile } from './reconstruct';
@@ -18,15 +18,15 @@ export function convertCommand(program: Command): void {
     .option('--names <style>', nameStyles.join(', '), 'reference')
     .option('--encoder-only', 'leave the decoder out')
     .action(async (from: string, to: string, { names, encoderOnly }: { names: NameStyle; encoderOnly?: boolean }) => {
-      if (!nameStyles.includes(names))
-        throw new MaeError('MAE_ARGUMENT', `convert: --names must be one of ${nameStyles.join(', ')}, got '${names}'`);
       const file = weightsFile(from);
       const { tensors, metadata } = readSafetensors(file);
-      const renamed = toNames(fromNames(tensors).tensors, names, { encoderOnly });
+      const named = fromNames(tensors);
+      const renamed = toNames(named.tensors, names, { encoderOnly });
+      const config = configOf(file, named.style, metadata);
       const asFolder = names === 'huggingface' && !to.endsWith('.safetensors');
-      if (!asFolder) await writeSafetensors(to, renamed, metadata);
+      const facts = toMetadata(config, metadata); // for a file of Hugging Face, which has them beside it
+      if (!asFolder) await writeSafetensors(to, renamed, facts);
       else {
-        const config = fromMetadata(metadata, file) as WeightsConfig;
         if (config.embedDim === undefined) {
           throw new MaeError(
             'MAE_FORMAT',
@@ -34,10 +34,10 @@ export function convertCommand(program: Command): void {
           );
         }
         await writeFolderAtomic(to, async (folder) => {
-          await writeSafetensors(path.join(folder, 'model.safetensors'), renamed, metadata);
+          await writeSafetensors(path.join(folder, 'model.safetensors'), renamed, facts);
           const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
-          await writeFileAtomic(path.join(folder, 'config.json'), json(toHuggingFaceConfig(config, { encoderOnly })));
-          await writeFileAtomic(path.join(folder, 'preprocessor_config.json'), json(toPreprocessorConfig(config)));
+          await writeFileAtomic(path.join(folder, 'config.json'), json(toHuggingFaceConfig(config as WeightsConfig, { encoderOnly })));
+          await writeFileAtomic(path.join(folder, 'preprocessor_config.json'), json(toPreprocessorConfig(config as WeightsConfig)));
         });
       }
       console.log(`wrote ${to}: ${renamed.size} tensors, ${names} names`);

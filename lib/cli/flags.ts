@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { MaeError } from '../errors';
 import { pretrainSchema, type PretrainOptions, readConfigFile } from '../train/options';
 
-type Field = { key: string; boolean: boolean; description: string };
+type Field = { key: string; type?: string; description: string };
 
 function fields(): Field[] {
   return Object.entries(pretrainSchema.shape).map(([key, type]) => {
@@ -17,7 +17,7 @@ function fields(): Field[] {
     const choices = json.enum?.length ? `one of ${json.enum.join(', ')}` : '';
     const fallback = json.default === undefined ? '' : `default ${JSON.stringify(json.default)}`;
     const description = [json.description ?? '', choices, fallback].filter(Boolean).join('; ');
-    return { key, boolean: json.type === 'boolean', description };
+    return { key, type: json.type, description };
   });
 }
 
@@ -25,8 +25,8 @@ const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `
 
 /** Adds a flag for every option, named like the reference's: --mask-ratio, --norm-pix-loss, --accum-iter. */
 export function addPretrainFlags(command: Command): void {
-  for (const { key, boolean, description } of fields()) {
-    if (boolean) command.option(flagOf(key), description).option(flagOf(key).replace('--', '--no-'), `not ${flagOf(key)}`);
+  for (const { key, type, description } of fields()) {
+    if (type === 'boolean') command.option(flagOf(key), description).option(flagOf(key).replace('--', '--no-'), `not ${flagOf(key)}`);
     else command.option(`${flagOf(key)} <value>`, description);
   }
 }
@@ -41,9 +41,10 @@ export function collectOptions(
   base: Record<string, unknown> = {},
 ): PretrainOptions {
   const given: Record<string, unknown> = { ...base, ...(typeof flags.config === 'string' ? readConfigFile(flags.config) : {}) };
-  for (const { key, boolean } of fields()) {
+  for (const { key, type } of fields()) {
     if (command.getOptionValueSource(key) !== 'cli') continue;
-    given[key] = boolean ? flags[key] : parseValue(String(flags[key]));
+    const value = type === 'boolean' ? flags[key] : parseValue(String(flags[key]));
+    given[key] = type === 'array' && typeof value === 'number' ? [value] : value; // --mean 0.5 for one channel
   }
   if (given.data === undefined) {
     throw new MaeError('MAE_CONFIG', 'pretrain needs --data <folder of pictures>; `mae demo` runs on pictures of its own');

@@ -28,8 +28,9 @@ export function packCommand(program: Command): void {
       });
       const seconds = (performance.now() - start) / 1000;
       const rate = formatRate(result.pictures / seconds, 'pictures');
+      const broken = result.broken.length > 0 ? ` (${groupDigits(result.broken.length)} of them broken)` : '';
       console.log(
-        `${out}: ${groupDigits(result.pictures)} pictures, ${formatBytes(result.bytes)}, in ${formatDuration(seconds)} (${rate})`,
+        `${out}: ${groupDigits(result.pictures)} pictures${broken}, ${formatBytes(result.bytes)}, in ${formatDuration(seconds)} (${rate})`,
       );
       for (const { path, reason } of result.broken) console.error(`warning: ${path} cannot be decoded and is marked as broken: ${reason}`);
     });

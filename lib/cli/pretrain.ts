@@ -1,6 +1,8 @@
 /** `mae pretrain`: the whole job on the user's own pictures. */
 import type { Command } from 'commander';
+import { Loader } from '../data/loader';
 import { openDataset } from '../data/open';
+import { MaeError } from '../errors';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { modelOptions, resolveOptions, stepOptions } from '../train/options';
 import { pretrain, type PretrainResult } from '../train/pretrain';
@@ -23,6 +25,9 @@ export function pretrainCommand(program: Command): void {
     const resume = flags.resume as boolean | string | undefined;
     // A run that is resumed needs none of its options again.
     const own = resume ? savedOptions(String(typeof resume === 'string' && !flags.out ? resume : (flags.out ?? ''))) : undefined;
+    if (resume === true && !flags.out && !flags.config) {
+      throw new MaeError('MAE_CONFIG', 'pretrain --resume needs the run to go on with: --resume runs/a, or --out runs/a --resume');
+    }
     const options = collectOptions(flags, command, own);
     if (resume && typeof resume === 'string' && !options.out) options.out = resume;
     if (flags.dryRun) return dryRun(options);
@@ -35,7 +40,7 @@ export function pretrainCommand(program: Command): void {
 
 /** What is worth looking at, at the end. */
 export function describe(result: PretrainResult): void {
-  const loss = [`loss ${result.loss.toFixed(4)}`];
+  const loss = [Number.isNaN(result.loss) ? 'nothing left to do' : `loss ${result.loss.toFixed(4)}`];
   if (result.validationLoss !== undefined) loss.push(`validation ${result.validationLoss.toFixed(4)}`);
   const speed = Number.isFinite(result.imagesPerSecond)
     ? `, ${formatRate(result.imagesPerSecond, 'img')}, waiting for pictures ${formatPercent(result.dataWait)} of the time`
@@ -47,7 +52,8 @@ export function describe(result: PretrainResult): void {
   console.log(`  weights          ${result.checkpoint}/model.safetensors`);
   console.log(`  curve            ${result.curve}`);
   if (result.reconstructions) console.log(`  reconstructions  ${result.reconstructions}`);
-  if (result.ended !== 'done') console.log(`  go on with       mae pretrain --out ${result.out} --resume`);
+  const further = result.ended === 'max-steps' ? ' --max-steps <more>' : '';
+  if (result.ended !== 'done') console.log(`  go on with       mae pretrain --out ${result.out} --resume${further}`);
 }
 
 async function dryRun(given: Parameters<typeof resolveOptions>[0]): Promise<void> {
@@ -55,7 +61,7 @@ async function dryRun(given: Parameters<typeof resolveOptions>[0]): Promise<void
   const dataset = openDataset(options.data, { cacheBytes: 0, log: () => undefined });
   using model = new MaskedAutoencoder(modelOptions(options));
   const step = model.trainStep(stepOptions(options));
-  const stepsPerEpoch = Math.floor(dataset.length / step.effectiveBatch);
+  const { stepsPerEpoch } = new Loader(dataset, { batchSize: step.effectiveBatch, imageSize: model.config.imageSize });
   console.log(JSON.stringify(options, null, 2));
   for (const line of describePlan(model, step, options, dataset.length, stepsPerEpoch).lines) console.log(line);
   const { imageSize, inChans } = model.config;

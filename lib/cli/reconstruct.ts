@@ -1,6 +1,6 @@
 /** `mae reconstruct`: what a trained model makes of pictures. */
 import path from 'node:path';
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { openDataset } from '../data/open';
 import type { Dataset } from '../data/dataset';
@@ -58,13 +58,14 @@ export function reconstructCommand(program: Command): void {
 /** The model file of a run folder, a checkpoint folder or a file. @throws MaeError MAE_CHECKPOINT */
 export function weightsFile(place: string): string {
   if (statSync(place, { throwIfNoEntry: false })?.isFile()) return place;
-  const checkpoint = findCheckpoint(place);
-  if (!checkpoint)
+  const folder = findCheckpoint(place) ?? place; // or a model of Hugging Face
+  const file = path.join(folder, 'model.safetensors');
+  if (!existsSync(file))
     throw new MaeError(
       'MAE_CHECKPOINT',
-      `there is no checkpoint in ${place}: give a run folder, a checkpoint folder or a .safetensors file`,
+      `there is no checkpoint in ${place}: give a run folder, a checkpoint folder, a .safetensors file or its folder`,
     );
-  return path.join(checkpoint, 'model.safetensors');
+  return file;
 }
 
 async function draw(model: MaskedAutoencoder, pictures: readonly string[], flags: Flags): Promise<Buffer> {

@@ -27,6 +27,8 @@ export interface CheckReport {
   /** Of the checked pictures: file formats, and what is converted when they are read. Empty for a packed data set. */
   formats: Record<string, number>;
   converted: { greyscale: number; cmyk: number; sixteenBit: number; alpha: number; rotated: number };
+  /** Files of a folder that are no pictures by their names, by extension: not looked at. */
+  passedOver: Record<string, number>;
   /** Of the readable ones: [height, width] of the smallest and largest by area, and how many have a short side in [from, to). */
   smallest: [number, number];
   largest: [number, number];
@@ -102,6 +104,7 @@ export async function checkData(path: string, { imageSize = 224, sample, onProgr
       classes: countClasses(dataset),
       formats,
       converted,
+      passedOver: dataset instanceof ImageFolder ? { ...dataset.passedOver } : {},
       smallest: sizes[0] ?? [0, 0],
       largest: sizes[sizes.length - 1] ?? [0, 0],
       shortSides: histogram(sizes.map((size) => Math.min(...size))),
@@ -162,7 +165,8 @@ function adviceFor(report: CheckReport): string[] {
     );
   }
   if (report.mean.some((mean, c) => Math.abs(mean - IMAGENET_MEAN[c]) > 0.1 || Math.abs(report.std[c] - IMAGENET_STD[c]) > 0.1)) {
-    advice.push(`The channels differ from ImageNet's: set mean and std to the values above.`);
+    const list = (values: number[]): string => values.map((value) => value.toFixed(4)).join(',');
+    advice.push(`The channels differ from ImageNet's: --mean ${list(report.mean)} --std ${list(report.std)}`);
   }
   return advice;
 }

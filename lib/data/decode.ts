@@ -82,8 +82,8 @@ export async function readHeader(path: string): Promise<PictureHeader> {
   return { format, height: autoOrient.height, width: autoOrient.width, space, channels, depth, hasAlpha, orientation };
 }
 
-/** libvips' message in one line. */
-export const reasonOf = (error: unknown): string => (error as Error).message.trim().replace(/\s*\n\s*/g, '; ');
+/** libvips' message in one line; it repeats itself. */
+export const reasonOf = (error: unknown): string => [...new Set((error as Error).message.trim().split(/\s*\n\s*/))].join('; ');
 
 /** Runs at most `count` tasks at a time, first come first served. */
 export function limitConcurrency(count: number): <T>(task: () => Promise<T>) => Promise<T> {

@@ -32,6 +32,8 @@ export class ImageFolder implements Dataset {
   readonly labels: Int32Array;
   readonly channels = 3;
   readonly dtype = 'uint8';
+  /** Files that are no pictures by their names, by extension. */
+  readonly passedOver: Readonly<Record<string, number>>;
   /** Shrink-to size at decoding, if any. */
   readonly size: number | undefined;
   private readonly cache: PictureCache;
@@ -48,7 +50,8 @@ export class ImageFolder implements Dataset {
       throw new MaeError('MAE_ARGUMENT', `ImageFolder: size needs a positive number of pixels, got ${this.size}`);
     }
     this.log = options.log ?? ((line) => console.error(line));
-    const relative = listPictures(folder);
+    const { files: relative, passedOver } = listPictures(folder);
+    this.passedOver = passedOver;
     this.paths = relative.map((file) => path.join(folder, file));
     const classOf = (file: string): string | undefined => (file.includes('/') ? file.slice(0, file.indexOf('/')) : undefined);
     this.classes = sortBytewise([...new Set(relative.map(classOf))].filter((name) => name !== undefined));
@@ -134,9 +137,9 @@ export class ImageFolder implements Dataset {
 }
 
 /** Relative paths of the pictures below a folder, '/'-separated, sorted by their UTF-8 bytes. */
-function listPictures(folder: string): string[] {
+function listPictures(folder: string): { files: string[]; passedOver: Record<string, number> } {
   const files: string[] = [];
-  let others = 0;
+  const passedOver: Record<string, number> = {};
   const visited = new Set<string>(); // real paths, so that a circle of symbolic links ends
   const visit = (relative: string): void => {
     const here = path.join(folder, relative);
@@ -145,11 +148,12 @@ function listPictures(folder: string): string[] {
     visited.add(real);
     for (const entry of fs.readdirSync(here, { withFileTypes: true })) {
       if (entry.name.startsWith('.')) continue;
+      const extension = path.extname(entry.name).toLowerCase();
       const inside = relative === '' ? entry.name : `${relative}/${entry.name}`;
       const target = entry.isSymbolicLink() ? fs.statSync(path.join(folder, inside), { throwIfNoEntry: false }) : entry;
       if (target?.isDirectory()) visit(inside);
-      else if (target?.isFile() && PICTURE_EXTENSIONS.includes(path.extname(entry.name).toLowerCase())) files.push(inside);
-      else others++;
+      else if (target?.isFile() && PICTURE_EXTENSIONS.includes(extension)) files.push(inside);
+      else passedOver[extension] = (passedOver[extension] ?? 0) + 1;
     }
   };
   const wanted = `a folder with pictures (${PICTURE_EXTENSIONS.join(' ')}), in sub-folders or not`;
@@ -163,10 +167,11 @@ function listPictures(folder: string): string[] {
     throw error instanceof MaeError ? error : fileError('list the pictures of', folder, error);
   }
   if (files.length === 0) {
-    const found = others === 0 ? 'it is empty' : `it has ${others} other files`;
+    const others = Object.entries(passedOver).map(([extension, count]) => `${count} ${extension || 'without extension'}`);
+    const found = others.length === 0 ? 'it is empty' : `it has other files (${others.join(', ')})`;
     throw new MaeError('MAE_DATA', `ImageFolder: no picture in ${folder}: ${found}; needs ${wanted}`);
   }
-  return sortBytewise(files);
+  return { files: sortBytewise(files), passedOver };
 }
 
 /** Sorts by UTF-8 bytes, in place. JavaScript orders by UTF-16 units, which differs only when there are surrogates. */

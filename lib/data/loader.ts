@@ -132,7 +132,7 @@ export class Loader implements AsyncIterable<Batch> {
     if (this.stepsPerEpoch === 0) {
       throw new MaeError(
         'MAE_DATA',
-        `Loader: ${dataset.name} has ${dataset.length} pictures, fewer than one batch of ${batchSize}; use a smaller batchSize or dropLast: false`,
+        `Loader: ${dataset.name} has ${dataset.length} pictures, fewer than one batch of ${batchSize}; use a smaller batchSize (--batch-size), or dropLast: false`,
       );
     }
     need(startStep <= this.stepsPerEpoch, 'startStep', `at most the ${this.stepsPerEpoch} steps of an epoch`, startStep);

@@ -61,7 +61,7 @@ export interface OpRow {
     attributes: Attributes,
     info: TraceInfo,
   ) => Record<string, OutputSpec | undefined>;
-  /** 2 per multiply-add of the matrix products; elementwise work counts nothing (MAE.md 1.1's convention). */
+  /** 2 per multiply-add of the matrix products; elementwise work counts nothing (the reference's convention). */
   readonly flops: (x: Readonly<Record<string, Tensor>>, attributes: Attributes) => number;
   /** Bytes that must move: 'operands' = every operand and result once. */
   readonly bytes:

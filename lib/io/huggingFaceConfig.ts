@@ -1,6 +1,9 @@
 /** `config.json` and `preprocessor_config.json`, the two files that Hugging Face ViTMAE wants beside the weights. */
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { MaeError } from '../errors';
-import { WeightsConfig } from './metadata';
+import { fromMetadata, type WeightsConfig } from './metadata';
+import type { NameStyle } from './names';
 
 /**
  * The contents of `config.json` (model type `vit_mae`). LayerNorm's epsilon is written out: the default there is 1e-12, not 1e-6.
@@ -88,4 +91,24 @@ export function fromHuggingFaceConfig(config: Record<string, unknown>, preproces
     ...(mean && { mean }),
     ...(std && { std }),
   };
+}
+
+/**
+ * What is known of the model whose weights are in `file`: the metadata, or for Hugging Face's own files, which have none, the
+ * `config.json` and `preprocessor_config.json` beside them.
+ *
+ * @throws MaeError MAE_FORMAT
+ */
+export function configOf(file: string, style: NameStyle, metadata: Readonly<Record<string, string>>): Partial<WeightsConfig> {
+  const config = fromMetadata(metadata, file);
+  const beside = (name: string): Record<string, unknown> => {
+    const path = join(dirname(file), name);
+    try {
+      return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>) : {};
+    } catch (error) {
+      throw new MaeError('MAE_FORMAT', `${path} cannot be read: ${(error as Error).message}`, { cause: error });
+    }
+  };
+  if (config.embedDim !== undefined || style !== 'huggingface' || !existsSync(join(dirname(file), 'config.json'))) return config;
+  return fromHuggingFaceConfig(beside('config.json'), beside('preprocessor_config.json'));
 }

@@ -29,6 +29,8 @@ export function toNames(
   style: NameStyle,
   options: { encoderOnly?: boolean } = {},
 ): Map<string, HostTensor> {
+  if (!nameStyles.includes(style))
+    throw new MaeError('MAE_ARGUMENT', `names must be one of ${nameStyles.join(', ')}, got '${String(style)}'`);
   const encoderOnly = options.encoderOnly || style === 'timm';
   const out = new Map<string, HostTensor>();
   for (const [name, tensor] of tensors) {

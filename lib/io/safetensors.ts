@@ -129,6 +129,7 @@ export class SafetensorsFile implements Disposable {
     const prefix = new DataView(new ArrayBuffer(8));
     this.readBytes(new Uint8Array(prefix.buffer), 0);
     const length = prefix.getBigUint64(0, true);
+    if (length > maxHeader && pyTorchFile.test(this.path)) throw this.damaged(`is a PyTorch pickle, ${convertPickle}`);
     if (length > maxHeader) throw this.damaged(`is no safetensors file, or damaged: its header would take ${length} bytes`);
     const dataStart = 8 + Number(length);
     if (dataStart > size) throw this.damaged(`is truncated: the header needs ${dataStart} bytes, the file has ${size}`);
@@ -238,6 +239,12 @@ export async function writeSafetensors(
   tensors: Iterable<readonly [string, TensorSource]>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
+  if (pyTorchFile.test(path)) {
+    throw new MaeError(
+      'MAE_ARGUMENT',
+      `writeSafetensors: ${path} has the name of a PyTorch pickle: call it .safetensors (safetensors.torch.load_file reads it)`,
+    );
+  }
   const sources = layOut(tensors);
   await writeFileAtomic(path, fileChunks(encodeHeader(sources, metadata), sources));
 }
@@ -256,6 +263,10 @@ export function elements(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
+const pyTorchFile = /\.(pth|pt|bin|ckpt)$/i;
+const convertPickle =
+  'which Python alone can read. There, once: from safetensors.torch import save_file; ' +
+  "save_file(torch.load('mae.pth', map_location='cpu', weights_only=False)['model'], 'mae.safetensors')";
 const maxHeader = 100_000_000n; // the limit of the reference implementation
 
 function layOut(tensors: Iterable<readonly [string, TensorSource]>): (readonly [string, TensorSource])[] {

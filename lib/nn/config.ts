@@ -1,9 +1,10 @@
 /** What a masked autoencoder is: sizes, masking and target; checked once, here. */
 import { z } from 'zod';
 import { MaeError } from '../errors';
+import { describeIssues } from '../issues';
 import type { WeightsConfig } from '../io/metadata';
 
-/** A complete configuration, in the reference's terms (MAE.md 1.1). */
+/** A complete configuration, in the reference's terms. */
 export interface MaeConfig extends WeightsConfig {
   /** Keep mask tokens in the encoder (the paper's "w/ [M]", Table 1c): 3.3 times the FLOPs, for comparison only. */
   maskTokensInEncoder: boolean;
@@ -16,9 +17,11 @@ export interface MaeOptions extends Partial<Omit<MaeConfig, 'imageSize'>> {
 }
 
 const positive = z.number().int().positive();
+/** For messages. */
+export const SIZE = 'expected a whole number of pixels or [height, width]';
 const schema = z.strictObject({
   imageSize: z
-    .union([positive, z.tuple([positive, positive])])
+    .union([positive, z.tuple([positive, positive])], { error: SIZE })
     .default(224)
     .transform((size): [number, number] => (typeof size === 'number' ? [size, size] : size)),
   patchSize: positive.default(16),
@@ -45,7 +48,8 @@ export const IMAGENET_STD = [0.229, 0.224, 0.225];
 /** Fills in the defaults (those of ViT-B/16) and checks that the parts fit. @throws MaeError MAE_ARGUMENT */
 export function resolveConfig(options: MaeOptions): MaeConfig {
   const parsed = schema.safeParse(options);
-  if (!parsed.success) throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success)
+    throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: ${describeIssues(parsed.error, options, Object.keys(schema.shape))}`);
   const config = parsed.data;
   const isRgb = config.inChans === 3;
   const resolved: MaeConfig = {
@@ -96,7 +100,7 @@ export function numPatches(config: Pick<MaeConfig, 'imageSize' | 'patchSize'>): 
   return rows * columns;
 }
 
-/** Patches that stay visible: int(L·(1 − maskRatio)) in double precision, as the reference truncates (MAE.md 1.5). */
+/** Patches that stay visible: int(L·(1 − maskRatio)) in double precision, as the reference truncates. */
 export function numVisible(config: Pick<MaeConfig, 'imageSize' | 'patchSize' | 'maskRatio'>): number {
   return Math.trunc(numPatches(config) * (1 - config.maskRatio));
 }

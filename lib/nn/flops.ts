@@ -1,4 +1,4 @@
-/** Model FLOPs in closed form, the reference's way of counting (MAE.md 1.1): what MFU and the paper's ratios are made of. */
+/** Model FLOPs in closed form, the reference's way of counting: what MFU and the paper's ratios are made of. */
 import { type MaeConfig, numPatches, numVisible, patchDim } from './config';
 
 /** Multiply-adds of one picture's forward pass; norms, GELU, softmax and biases are not counted. */

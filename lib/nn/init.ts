@@ -1,4 +1,4 @@
-/** The reference's initialisation (MAE.md 1.4). Drawn on the host: the same seed gives the same weights on every machine and device. */
+/** The reference's initialisation. Drawn on the host: the same seed gives the same weights on every machine and device. */
 import type { Parameter, Shape } from '../graph/tensor';
 import { native } from '../native';
 import { Purpose, RandomStream } from '../random';

@@ -32,7 +32,7 @@ export function layerNorm(t: Tape, layer: LayerNorm, x: Tensor, eps: number): Te
   return t.call('layer_norm', { x, weight: t.parameter(layer.weight), bias: t.parameter(layer.bias) }, { eps }).y;
 }
 
-/** A pre-norm Transformer block (ViT; MAE.md 1.1): x += attention(LN(x)); x += mlp(LN(x)). */
+/** A pre-norm Transformer block (ViT): x += attention(LN(x)); x += mlp(LN(x)). */
 export interface Block {
   readonly heads: number;
   readonly norm1: LayerNorm;

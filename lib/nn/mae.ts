@@ -6,7 +6,7 @@ import { convBias, normal, ParameterFactory, xavierUniform } from './init';
 import { type Block, blocks, type LayerNorm, layerNorm, type Linear, linear, makeBlock, makeLayerNorm, makeLinear } from './layers';
 import { sinCosPosEmbed2d } from './posEmbed';
 
-/** Every parameter and table of a model, under the reference's names (MAE.md 1.2). */
+/** Every parameter and table of a model, under the reference's names. */
 export interface Mae {
   readonly config: MaeConfig;
   readonly parameters: readonly Parameter[];

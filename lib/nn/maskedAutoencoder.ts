@@ -1,4 +1,6 @@
 /** The public model: a masked autoencoder with its weights on a device, and the programs that use them. */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { MaeError } from '../errors';
 import { CONTROL_BYTES, encodeControl } from '../graph/control';
 import { dtypeOf, openDevice, type OpenDevice, type Precision } from '../graph/device';
@@ -6,7 +8,8 @@ import { Program, type Inputs } from '../graph/program';
 import { Store } from '../graph/store';
 import { Tape } from '../graph/tape';
 import type { Constant, Parameter, Tensor } from '../graph/tensor';
-import { fromMetadata, toMetadata } from '../io/metadata';
+import { configOf } from '../io/huggingFaceConfig';
+import { toMetadata } from '../io/metadata';
 import { fromNames, type NameStyle, toNames } from '../io/names';
 import { type HostTensor, readSafetensors, toFloat32, writeSafetensors } from '../io/safetensors';
 import { compareWeights, requireLoadable, type WeightsReport } from '../io/weightsReport';
@@ -126,6 +129,8 @@ export class MaskedAutoencoder {
   async forward(images: Uint8Array | Float32Array, options: ForwardOptions = {}): Promise<ForwardResult> {
     const batch = this.countOf('forward', images);
     const patches = numPatches(this.config);
+    if (options.keep && (options.noise ?? options.maskRatio) !== undefined)
+      throw new MaeError('MAE_ARGUMENT', 'forward: keep says which patches stay: give it without noise and maskRatio');
     const noise = options.keep ? noiseOf(options.keep, batch, patches) : options.noise;
     // Half a patch more than are kept: truncating L·(1 − ratio) then gives exactly those.
     const maskRatio = options.keep
@@ -164,6 +169,8 @@ export class MaskedAutoencoder {
    * @param pool  'cls' or 'mean' [pictures, embedDim], or 'tokens' [pictures, L + 1, embedDim] (cls first). Default 'mean' over the patches.
    */
   async features(images: Uint8Array | Float32Array, { pool = 'mean' as 'cls' | 'mean' | 'tokens' } = {}): Promise<Float32Array> {
+    if (!['cls', 'mean', 'tokens'].includes(pool))
+      throw new MaeError('MAE_ARGUMENT', `features: pool must be 'cls', 'mean' or 'tokens', got '${String(pool)}'`);
     const batch = this.countOf('features', images);
     const made = this.cached(`features ${batch}`, (t, images_) => [this.readable(t, encode(t, this.mae, images_))], batch);
     const tokens = new Float32Array((await runCached(made, this.inputs(images, batch, {})))[0]);
@@ -242,14 +249,17 @@ export class MaskedAutoencoder {
   }
 
   /**
-   * Makes a model of a safetensors file: sizes come from its metadata where it has them, else from `options`.
+   * Makes a model of a safetensors file, or of the `model.safetensors` in a folder (a checkpoint, a model of Hugging Face). Sizes come from
+   * its metadata or Hugging Face's config.json where there are any, and from `options` before them.
    * @returns the model and a report; an encoder-only file leaves the decoder at its initialisation
    */
   static load(path: string, options: ModelOptions = {}): { model: MaskedAutoencoder; report: WeightsReport } {
-    const { tensors, metadata } = readSafetensors(path);
-    const model = new MaskedAutoencoder({ ...fromMetadata(metadata, path), ...options });
+    const file = statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, 'model.safetensors') : path;
+    const { tensors, metadata } = readSafetensors(file);
+    const named = fromNames(tensors);
+    const model = new MaskedAutoencoder({ ...configOf(file, named.style, metadata), ...options });
     try {
-      return { model, report: model.setWeights(fromNames(tensors).tensors, path) };
+      return { model, report: model.setWeights(named.tensors, file) };
     } catch (error) {
       model.dispose();
       throw error;

@@ -1,4 +1,4 @@
-/** Sizes by name. Base, large and huge are the paper's (MAE.md 1.1); the small ones are ViT's usual widths with decoders in proportion. */
+/** Sizes by name. Base, large and huge are the paper's; the small ones are ViT's usual widths with decoders in proportion. */
 import type { MaeOptions } from './config';
 
 const paperDecoder = { decoderEmbedDim: 512, decoderDepth: 8, decoderNumHeads: 16 };

@@ -164,8 +164,8 @@ export class TrainStep {
    * Takes the pictures and enqueues the step; resolves when they are taken, not when it is done.
    * @throws MaeError MAE_SHAPE when the number or size of the pictures is not the step's, MAE_ARGUMENT for what is of another type
    */
-  async run(batch: StepBatch, { lr }: { lr: number }): Promise<StepResult> {
-    const inputs = this.inputs(batch, lr);
+  async run(batch: StepBatch, options: { lr: number }): Promise<StepResult> {
+    const inputs = this.inputs(batch, options?.lr);
     if (this.tunes) await (this.tuned ??= this.program.tune(this.stages.slice(0, Math.min(this.accumIter, 2))));
     const { results } = await this.program.run(inputs, this.stages, [this.report]);
     const report = results.then(([bytes]) => new Float32Array(bytes));
@@ -191,8 +191,12 @@ export class TrainStep {
 
   private inputs(batch: StepBatch, lr: number): Inputs[] {
     const { config } = this.mae;
-    checkImages('trainStep.run', batch.images, this.imageDType, this.effectiveBatch, config);
-    if (!Number.isFinite(lr)) throw new MaeError('MAE_ARGUMENT', `trainStep.run: lr must be a finite number, got ${lr}`);
+    checkImages('trainStep.run', batch?.images, this.imageDType, this.effectiveBatch, config);
+    if (!(Number.isFinite(lr) && lr >= 0))
+      throw new MaeError('MAE_ARGUMENT', `trainStep.run: lr must be a finite number from 0, got ${lr}`);
+    const { epoch = 0 } = batch; // the masks are drawn from it
+    if (!Number.isInteger(epoch) || epoch < 0)
+      throw new MaeError('MAE_ARGUMENT', `trainStep.run: epoch must be a whole number from 0, got ${epoch}`);
     const indices = batch.indices ?? Int32Array.from({ length: this.effectiveBatch }, (_, i) => this.pictures + i);
     checkArray('indices', indices, 'Int32Array', [this.effectiveBatch]);
     if (this.givenNoise) checkArray('noise', batch.noise, 'Float32Array', [this.effectiveBatch, numPatches(config)]);
@@ -206,7 +210,7 @@ export class TrainStep {
       betas: this.optimizer.betas,
       gradScale: 1 / this.accumIter,
       maxNorm: this.clipGrad,
-      epoch: batch.epoch ?? 0,
+      epoch,
       step: this.optimizerStep,
     });
     const perBatch = batch.images.length / this.accumIter;

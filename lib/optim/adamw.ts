@@ -1,6 +1,7 @@
-/** AdamW (Loshchilov & Hutter 2019) with the reference's parameter groups (MAE.md 1.7). */
+/** AdamW (Loshchilov & Hutter 2019) with the reference's parameter groups. */
 import { z } from 'zod';
 import { MaeError } from '../errors';
+import { describeIssues } from '../issues';
 import type { Segment } from '../graph/store';
 import type { Parameter } from '../graph/tensor';
 
@@ -27,7 +28,7 @@ const schema = z.strictObject({
 /** @throws MaeError MAE_ARGUMENT */
 export function resolveAdamW(options: AdamWOptions = {}): AdamW {
   const parsed = schema.safeParse(options);
-  if (!parsed.success) throw new MaeError('MAE_ARGUMENT', `optimizer: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new MaeError('MAE_ARGUMENT', `optimizer: ${describeIssues(parsed.error, options, Object.keys(schema.shape))}`);
   const { betas, eps, weightDecay } = parsed.data;
   return { betas, eps, weightDecay };
 }

@@ -2,6 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { fileError, MaeError } from '../errors';
+import { describeIssues } from '../issues';
+import { SIZE } from '../nn/config';
 import type { ModelOptions } from '../nn/maskedAutoencoder';
 import { type PresetName, presets } from '../nn/presets';
 import type { TrainStepOptions } from '../nn/trainStep';
@@ -13,22 +15,24 @@ const range = z.tuple([z.number().positive(), z.number().positive()]);
 
 /** Sizes, masking and target; resolveConfig checks how they go together. */
 const modelFields = {
-  imageSize: z.union([positive, z.tuple([positive, positive])]),
-  patchSize: positive,
-  inChans: positive,
-  embedDim: positive,
-  depth: positive,
-  numHeads: positive,
-  mlpRatio: z.number().positive(),
-  decoderEmbedDim: positive,
-  decoderDepth: positive,
-  decoderNumHeads: positive,
-  maskRatio: z.number().gt(0).lt(1),
-  normPixLoss: z.boolean(),
-  layerNormEps: z.number().positive(),
-  mean: z.array(z.number()),
-  std: z.array(z.number().positive()),
-  maskTokensInEncoder: z.boolean(),
+  imageSize: z
+    .union([positive, z.tuple([positive, positive])], { error: SIZE })
+    .describe('side in pixels, or height and width: 224 or 160x224'),
+  patchSize: positive.describe('side of a patch in pixels; this and the other sizes: default of the preset'),
+  inChans: positive.describe('channels of a picture; picture files have 3'),
+  embedDim: positive.describe('width of the encoder'),
+  depth: positive.describe('blocks of the encoder'),
+  numHeads: positive.describe('attention heads of the encoder'),
+  mlpRatio: z.number().positive().describe('hidden width of the MLPs over the width'),
+  decoderEmbedDim: positive.describe('width of the decoder'),
+  decoderDepth: positive.describe('blocks of the decoder'),
+  decoderNumHeads: positive.describe('attention heads of the decoder'),
+  maskRatio: z.number().gt(0).lt(1).describe('share of the patches that is removed; default 0.75'),
+  normPixLoss: z.boolean().describe('predict the pixels of each patch normalised by its own mean and deviation; default off'),
+  layerNormEps: z.number().positive().describe('default 1e-6'),
+  mean: z.array(z.number()).describe("of the pictures, for each channel, scale 0–1; default ImageNet's"),
+  std: z.array(z.number().positive()).describe('likewise'),
+  maskTokensInEncoder: z.boolean().describe('do not leave removed patches out of the encoder: slow, for comparison'),
 };
 const modelKeys = Object.keys(modelFields) as (keyof typeof modelFields)[];
 
@@ -47,15 +51,18 @@ export const pretrainSchema = z.strictObject({
   ...z.object(modelFields).partial().shape,
   batchSize: positive.default(64).describe('pictures of one micro-batch'),
   accumIter: positive.default(1).describe('micro-batches of one optimizer step'),
-  epochs: positive.default(400),
+  epochs: positive.default(400).describe('passes over the pictures'),
   warmupEpochs: z.number().nonnegative().optional().describe('epochs of linear warm-up; default 40, at most a tenth of the epochs'),
   blr: z.number().positive().optional().describe('base learning rate: lr = blr · effective batch / 256; default 1.5e-4'),
   lr: z.number().positive().optional().describe('learning rate itself, instead of blr'),
-  minLr: z.number().nonnegative().default(0),
-  weightDecay: z.number().nonnegative().default(0.05),
-  betas: z.tuple([z.number().gte(0).lt(1), z.number().gte(0).lt(1)]).default([0.9, 0.95]),
+  minLr: z.number().nonnegative().default(0).describe('learning rate at the end of the cosine'),
+  weightDecay: z.number().nonnegative().default(0.05).describe('of AdamW; not on biases and norms'),
+  betas: z
+    .tuple([z.number().gte(0).lt(1), z.number().gte(0).lt(1)])
+    .default([0.9, 0.95])
+    .describe('of AdamW'),
   clipGrad: z.number().nonnegative().default(0).describe('clip gradients to this norm; 0 = off, as the paper'),
-  seed: natural.max(0xffffffff).default(0),
+  seed: natural.max(0xffffffff).default(0).describe('of weights, masks, order and crops'),
   device: z.string().default('auto').describe('auto, cpu, cuda or cuda:<number>'),
   precision: z.enum(['fp32', 'bf16']).optional().describe('default: bf16 on CUDA, fp32 on the CPU'),
   residualPrecision: z
@@ -66,7 +73,10 @@ export const pretrainSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('run the Transformer blocks again in the backward pass: less memory, more work, same bits'),
-  augment: z.enum(['random-resized-crop', 'eval', 'none']).default('random-resized-crop'),
+  augment: z
+    .enum(['random-resized-crop', 'eval', 'none'])
+    .default('random-resized-crop')
+    .describe('eval: resize and centre crop; none: pictures have the size already'),
   scale: range.default([0.2, 1]).describe('share of the area that a random crop covers'),
   ratio: range.default([3 / 4, 4 / 3]).describe('width : height of a random crop'),
   flip: z.number().min(0).max(1).optional().describe('probability of a mirrored picture; default 0.5'),
@@ -81,7 +91,7 @@ export const pretrainSchema = z.strictObject({
   maxSteps: positive.optional().describe('stop after so many optimizer steps'),
   maxMinutes: z.number().positive().optional().describe('stop after so many minutes, with a checkpoint'),
   overfit: positive.optional().describe('train on the first so many batches again and again, without augmentation'),
-  tensorboard: z.boolean().default(true),
+  tensorboard: z.boolean().default(true).describe('write TensorBoard events'),
 });
 
 export type PretrainOptions = z.input<typeof pretrainSchema>;
@@ -103,11 +113,8 @@ export function resolveOptions(options: PretrainOptions, origin = 'pretrain'): R
   if (options.lr !== undefined && options.blr === undefined) delete (given as Partial<PretrainOptions>).blr;
   const parsed = pretrainSchema.safeParse(given);
   if (!parsed.success) {
-    const known = Object.keys(pretrainSchema.shape);
-    const unknown = parsed.error.issues.flatMap((issue) => (issue.code === 'unrecognized_keys' ? issue.keys : []));
-    const hints = unknown.map((key) => ({ key, near: nearest(key, known) })).filter(({ near }) => near);
-    const hint = hints.map(({ key, near }) => `\n  ${key}: did you mean ${near}?`).join('');
-    throw new MaeError('MAE_CONFIG', `${origin}: the options are not right\n${z.prettifyError(parsed.error)}${hint}`);
+    const issues = describeIssues(parsed.error, given, Object.keys(pretrainSchema.shape));
+    throw new MaeError('MAE_CONFIG', `${origin}: the options are not right\n${issues}`);
   }
   const resolved = parsed.data;
   if (resolved.blr !== undefined && resolved.lr !== undefined)
@@ -157,26 +164,10 @@ export function readConfigFile(path: string): Record<string, unknown> {
       `${path}: expected a list of options such as "epochs: 100", got ${Array.isArray(parsed) ? 'a list' : typeof parsed}`,
     );
   }
-  return Object.fromEntries(Object.entries(parsed).map(([key, value]) => [optionKey(key), value]));
+  const { about: _, ...options } = parsed as Record<string, unknown>; // the config.json of a run is one too
+  return Object.fromEntries(Object.entries(options).map(([key, value]) => [optionKey(key), value]));
 }
 
 function withoutUndefined<T extends object>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, entry]) => entry !== undefined)) as T;
-}
-
-/** The known name at most two edits away. */
-function nearest(name: string, known: readonly string[]): string | undefined {
-  const distance = (a: string, b: string): number => {
-    let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-    for (let i = 1; i <= a.length; i++) {
-      const next = [i];
-      for (let j = 1; j <= b.length; j++) next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + Number(a[i - 1] !== b[j - 1]));
-      row = next;
-    }
-    return row[b.length];
-  };
-  const [best] = known
-    .map((candidate) => ({ candidate, edits: distance(name.toLowerCase(), candidate.toLowerCase()) }))
-    .sort((a, b) => a.edits - b.edits);
-  return best.edits <= 2 ? best.candidate : undefined;
 }

@@ -72,6 +72,10 @@ const SHOWN = 12;
  */
 export async function pretrain(call: PretrainCall): Promise<PretrainResult> {
   const { data, valData, resume, signal, stream, quiet, onStep, onCheckpoint, ...rest } = call;
+  for (const [name, source] of Object.entries({ data, valData: valData ?? data })) {
+    if (typeof source !== 'string' && typeof source?.fetch !== 'function')
+      throw new MaeError('MAE_ARGUMENT', `pretrain: ${name} needs a folder, a .maepack file or a Dataset, got ${String(source)}`);
+  }
   const nameOf = (source: string | Dataset): string => (typeof source === 'string' ? source : source.name);
   const options = resolveOptions({ ...rest, data: nameOf(data), valData: valData && nameOf(valData) });
   const out =
@@ -119,6 +123,13 @@ class Pretraining {
   ) {
     const { batchSize, accumIter, epochs, warmupEpochs, minLr } = options;
     const effectiveBatch = batchSize * accumIter;
+    if (options.inChans !== undefined && options.inChans !== dataset.channels) {
+      throw new MaeError(
+        'MAE_DATA',
+        `pretrain: inChans is ${options.inChans}, but ${dataset.name} has pictures of ${dataset.channels} channels (files are read as RGB; ` +
+          'an ArrayDataset takes any number): leave inChans out',
+      );
+    }
     const isRgb = dataset.channels === 3;
     this.model = new MaskedAutoencoder({
       ...modelOptions(options),
@@ -171,7 +182,7 @@ class Pretraining {
     const logEvery = options.logEvery ?? (totalSteps <= 5000 ? 1 : 20);
     const deadline = options.maxMinutes === undefined ? Infinity : performance.now() + options.maxMinutes * 60_000;
     const cursor = { ...start };
-    let ended: PretrainResult['ended'] = 'done';
+    let ended: PretrainResult['ended'] = start.step >= allSteps ? 'done' : 'max-steps';
     const loader = this.loader.make(start.epoch, start.stepInEpoch);
     if (start.step < totalSteps) {
       for await (const batch of this.batches(loader, start)) {

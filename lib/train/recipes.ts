@@ -1,4 +1,4 @@
-/** Training settings by name, from the paper and the reference (MAE.md 1.7, 1.9). A flag or a line of the configuration file overrides them. */
+/** Training settings by name, from the paper and the reference. A flag or a line of the configuration file overrides them. */
 export const recipes = {
   /** Paper, Table 8: 800 epochs at an effective batch of 4096. */
   paper: { epochs: 800, warmupEpochs: 40, blr: 1.5e-4, weightDecay: 0.05, batchSize: 64, accumIter: 64, normPixLoss: true },

@@ -43,7 +43,7 @@ export function describePlan(
     `pictures  ${groupDigits(pictures)} of ${config.imageSize.join('x')} px in ${numPatches(config)} patches, ${numVisible(config)} visible; ` +
       `target ${config.normPixLoss ? 'normalised pixels' : 'pixels'}`,
     `step      ${options.batchSize}${options.accumIter > 1 ? ` x ${options.accumIter}` : ''} pictures, peak lr ${formatLearningRate(lr)}; ` +
-      `${stepsPerEpoch} steps an epoch, ${options.epochs} epochs`,
+      `${stepsPerEpoch} step${stepsPerEpoch === 1 ? '' : 's'} an epoch, ${options.epochs} epochs`,
     `work      ${(trainFlops(config) / 1e9).toFixed(2)} GFLOP a picture (${(executed / 1e9).toFixed(2)} executed)`,
     `memory    ${formatBytes(bytes)}, activations ${formatBytes(program.plan.arenaBytes)} of it (${formatBytes(program.plan.unplannedBytes)} before planning, ` +
       `${formatBytes(otherwise)} ${options.recompute ? 'without' : 'with'} recompute)`,

@@ -143,7 +143,7 @@ interface Field {
 
 function describe(update: ProgressUpdate, { totalSteps, totalEpochs }: ProgressOptions, secondsLeft: number | undefined): Field[] {
   const { step, epoch, loss, lr, imagesPerSecond, dataWait, memoryBytes } = update;
-  const current = Math.min(Math.floor(epoch) + 1, Math.ceil(totalEpochs));
+  const current = Math.max(1, Math.min(Math.ceil(epoch), Math.ceil(totalEpochs)));
   const fields: (Field | false)[] = [
     { text: `epoch ${current}/${Math.ceil(totalEpochs)}`, rank: 2 },
     { text: `step ${step}/${totalSteps}`, rank: 4 },

@@ -1,4 +1,4 @@
-// Where a patch's values lie in a picture [height, width, channels] (paper 3; MAE.md 1.6). Patches are numbered row-major.
+// Where a patch's values lie in a picture [height, width, channels] (paper 3). Patches are numbered row-major.
 #pragma once
 #include "host_device.h"
 

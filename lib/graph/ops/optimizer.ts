@@ -1,4 +1,4 @@
-/** The update segment: gradient norm, clipping and AdamW over the whole store (MAE.md 1.7; Loshchilov & Hutter 2019). */
+/** The update segment: gradient norm, clipping and AdamW over the whole store (Loshchilov & Hutter 2019). */
 import type { OpRow } from '../op';
 import { bytesOf, size } from '../tensor';
 
