@@ -217,7 +217,7 @@ describe('what goes wrong is said clearly', () => {
       code: 'MAE_CONFIG',
       message: expect.stringContaining('either lr or blr') as string,
     });
-    expect(await failure(run({ out: out(), data: path.join(folder, 'pictures'), inChans: 1, mean: [0.5], std: [0.2] }))).toMatchObject({
+    expect(await failure(run({ out: out(), inChans: 1, mean: [0.5], std: [0.2] }))).toMatchObject({
       code: 'MAE_DATA',
       message: expect.stringMatching(/inChans is 1, but .*pictures of 3 channels.*leave inChans out/s) as string,
     });
