@@ -306,8 +306,8 @@ describe('the command line', () => {
     expect(status).toBe(0);
     expect(stdout).toMatch(/"maskRatio"|one step/);
     // The memory of either way, in the order: this run's, the other's.
-    const [, kept, again] = /activations (.+), with recompute (.+)\)/.exec(stdout)!;
-    expect(dryRun('--recompute').stdout).toContain(`activations ${again}, without recompute ${kept})`);
+    const [, kept, again] = /activations (.+) of it \(.+ before planning, (.+) with recompute\)/.exec(stdout)!;
+    expect(dryRun('--recompute').stdout).toMatch(new RegExp(`activations ${again} of it .*, ${kept} without recompute`));
     expect(again).not.toBe(kept);
     expect(existsSync(path.join(folder, 'run'))).toBe(false);
     expect(dryRun('--batch-size', '64').stderr).toContain('24 pictures, fewer than one batch of 64');
