@@ -9,6 +9,7 @@ import { readSafetensors, type HostTensor } from '../lib/io/safetensors';
 import { native } from '../lib/native';
 import { numPatches, patchDim } from '../lib/nn/config';
 import { MaskedAutoencoder, type ModelOptions } from '../lib/nn/maskedAutoencoder';
+import { presets } from '../lib/nn/presets';
 import type { StepBatch, TrainStep, TrainStepOptions } from '../lib/nn/trainStep';
 import { MaeError } from '../lib/errors';
 import { Draw } from './helpers/draw';
@@ -841,6 +842,10 @@ describe('what is refused', () => {
   test('trainStep: sizes, optimizer, mask ratio, clipping', async () => {
     using model = new MaskedAutoencoder(tiny);
     const refused = (given: object, of = model): Promise<string> => errorOf(() => of.trainStep({ batchSize: 1, ...given }));
+    const nothing = undefined as unknown as TrainStepOptions;
+    expect(await errorOf(() => model.trainStep(nothing))).toMatch(/^MAE_ARGUMENT trainStep: batchSize .*got undefined/);
+    expect(await errorOf(() => model.setWeights({} as Map<string, HostTensor>))).toMatch(/^MAE_ARGUMENT setWeights: needs a Map/);
+    expect(await errorOf(() => presets['vit-bse/16' as 'vit-base/16'])).toMatch(/^MAE_ARGUMENT presets: .*'vit-bse\/16'.*vit-base\/16/);
     expect(await refused({ batchSize: 0 })).toMatch(/^MAE_ARGUMENT trainStep: batchSize must be a positive whole number, got 0/);
     expect(await refused({ batchSize: 1.5 })).toMatch(/^MAE_ARGUMENT trainStep: batchSize .*got 1\.5/);
     expect(await refused({ accumIter: -2 })).toMatch(/^MAE_ARGUMENT trainStep: accumIter must be a positive whole number, got -2/);

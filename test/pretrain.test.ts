@@ -280,7 +280,7 @@ describe('the command line', () => {
     expect(readdirSync(path.join(folder, 'run')).some((name) => name.startsWith('events.out.tfevents'))).toBe(true);
 
     expect(command('reconstruct', 'pictures', '--checkpoint', 'run', '--out', 'grid.png', '--count', '3').status).toBe(0);
-    expect(command('reconstruct', 'pictures', '--checkpoint', 'run', '--ladder', '--out', 'ladder.png', '--count', '2').status).toBe(0);
+    expect(command('reconstruct', '--checkpoint', 'run', '--out', 'ladder.png', '--count', '2', '--ladder', 'pictures').status).toBe(0);
     for (const file of ['grid.png', 'ladder.png']) expect(readFileSync(path.join(folder, file)).subarray(1, 4).toString()).toBe('PNG');
 
     expect(command('convert', 'run', 'hf', '--names', 'huggingface').stdout).toContain('huggingface names');

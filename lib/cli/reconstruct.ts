@@ -29,7 +29,7 @@ export function reconstructCommand(program: Command): void {
   program
     .command('reconstruct')
     .description('draw masked | reconstruction | original for pictures, or a ladder of mask ratios as the paper does')
-    .argument('<pictures...>', 'picture files, or one folder or .maepack file')
+    .argument('[pictures...]', 'picture files, or one folder or .maepack file')
     .requiredOption('--checkpoint <path>', 'run folder, checkpoint folder or .safetensors file')
     .option('--out <file>', 'PNG to write', 'reconstructions.png')
     .option('--count <pictures>', 'at most so many pictures of a folder', positiveInteger, 8)
@@ -42,7 +42,9 @@ export function reconstructCommand(program: Command): void {
     )
     .option('--seed <number>', 'of the masks', '0')
     .option('--device <device>', 'auto, cpu, cuda or cuda:<number>', 'auto')
-    .action(async (pictures: string[], flags: Flags) => {
+    .action(async (given: string[], flags: Flags) => {
+      const pictures = takeFromLadder(given, flags);
+      if (pictures.length === 0) throw new MaeError('MAE_ARGUMENT', 'reconstruct: name picture files, or one folder or .maepack file');
       const file = weightsFile(flags.checkpoint);
       const { model, report } = MaskedAutoencoder.load(file, { device: flags.device, seed: Number(flags.seed) });
       try {
@@ -53,6 +55,14 @@ export function reconstructCommand(program: Command): void {
         model.dispose();
       }
     });
+}
+
+/** `--ladder pictures/`: what follows the flag is a picture, unless it is a list of ratios. */
+function takeFromLadder(pictures: readonly string[], flags: Flags): string[] {
+  if (typeof flags.ladder !== 'string' || /^[\d.,]+$/.test(flags.ladder)) return [...pictures];
+  const first = flags.ladder;
+  flags.ladder = true;
+  return [first, ...pictures];
 }
 
 /** The model file of a run folder, a checkpoint folder or a file. @throws MaeError MAE_CHECKPOINT */

@@ -87,6 +87,7 @@ export class Loader implements AsyncIterable<Batch> {
     readonly dataset: Dataset,
     options: LoaderOptions,
   ) {
+    if (!options) throw new MaeError('MAE_ARGUMENT', 'Loader: needs options, batchSize and imageSize at least');
     const augment = options.augment ?? 'random-resized-crop';
     const { epochs = Infinity, startEpoch = 0, startStep = 0, shuffle = true, dropLast = true, copy = false, signal } = options;
     const { workers = os.availableParallelism(), prefetch = 2, broken = 'replace', log = (line: string) => console.error(line) } = options;

@@ -117,7 +117,7 @@ export class MaskedAutoencoder {
 
   /** A training step over this model's weights. Dispose it when done, or with the model. */
   trainStep(options: TrainStepOptions): TrainStep {
-    const step: TrainStep = new TrainStep(this, options, () => this.steps.delete(step));
+    const step: TrainStep = new TrainStep(this, options ?? {}, () => this.steps.delete(step));
     this.steps.add(step);
     return step;
   }
@@ -212,6 +212,7 @@ export class MaskedAutoencoder {
    * @throws MaeError MAE_CHECKPOINT unless everything fits, or only the whole decoder is missing
    */
   setWeights(tensors: ReadonlyMap<string, HostTensor>, path = 'setWeights'): WeightsReport {
+    if (typeof tensors?.get !== 'function') throw new MaeError('MAE_ARGUMENT', 'setWeights: needs a Map of tensors by reference name');
     // Position tables are fixed and may be left out; where a file has them, it is theirs that its weights were trained with.
     const tables = this.positionTables().filter(({ name }) => tensors.has(name));
     const report = compareWeights(

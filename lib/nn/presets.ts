@@ -1,9 +1,10 @@
 /** Sizes by name. Base, large and huge are the paper's; the small ones are ViT's usual widths with decoders in proportion. */
+import { MaeError } from '../errors';
 import type { MaeOptions } from './config';
 
 const paperDecoder = { decoderEmbedDim: 512, decoderDepth: 8, decoderNumHeads: 16 };
 
-export const presets = {
+const sizes = {
   /** 32-pixel pictures such as CIFAR-10: 64 patches of 4 pixels. */
   'vit-tiny/4': {
     imageSize: 32,
@@ -33,5 +34,15 @@ export const presets = {
   'vit-large/16': { patchSize: 16, embedDim: 1024, depth: 24, numHeads: 16, ...paperDecoder },
   'vit-huge/14': { patchSize: 14, embedDim: 1280, depth: 32, numHeads: 16, ...paperDecoder },
 } as const satisfies Record<string, MaeOptions>;
+
+/** A name that does not exist is an error in JavaScript too, where `...presets['vit-bse/16']` would add nothing. @throws MaeError MAE_ARGUMENT */
+export const presets: typeof sizes = new Proxy(sizes, {
+  get(target, name, receiver): unknown {
+    if (typeof name === 'string' && name.startsWith('vit') && !(name in target)) {
+      throw new MaeError('MAE_ARGUMENT', `presets: there is no '${name}'; there are ${Object.keys(target).join(', ')}`);
+    }
+    return Reflect.get(target, name, receiver);
+  },
+});
 
 export type PresetName = keyof typeof presets;

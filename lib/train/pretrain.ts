@@ -71,7 +71,7 @@ const SHOWN = 12;
  * @throws MaeError MAE_CONFIG, MAE_DATA, MAE_CHECKPOINT, MAE_FILE, MAE_NON_FINITE
  */
 export async function pretrain(call: PretrainCall): Promise<PretrainResult> {
-  const { data, valData, resume, signal, stream, quiet, onStep, onCheckpoint, ...rest } = call;
+  const { data, valData, resume, signal, stream, quiet, onStep, onCheckpoint, ...rest } = call ?? ({} as PretrainCall);
   for (const [name, source] of Object.entries({ data, valData: valData ?? data })) {
     if (typeof source !== 'string' && typeof source?.fetch !== 'function')
       throw new MaeError('MAE_ARGUMENT', `pretrain: ${name} needs a folder, a .maepack file or a Dataset, got ${String(source)}`);
