@@ -49,7 +49,7 @@ static __device__ __forceinline__ void backward_resident_columns(const Attention
 
 template <int D, int M, int Warps, int Blocks>
 __global__ void __launch_bounds__(Warps* kWarp, Blocks) attention_backward_resident(const AttentionBackward a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   const AttentionShape& shape = a.shape;
   const int tiles = ceil_div(shape.tokens, 16), warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const uint32_t first_matrix = shared_address(shared_memory), second_matrix = first_matrix + tiles * 16 * kRowBytes<D>;
@@ -91,7 +91,7 @@ static void launch_backward_resident(const AttentionBackward& a, int64_t batch, 
 
 template <int D, int Width, int Blocks>
 __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backward_rows(const AttentionBackward a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   constexpr int kMatrix = kAttentionTile * kRowBytes<D>;
   const AttentionShape& shape = a.shape;
   const int tiles = ceil_div(shape.tokens, kAttentionTile), column = blockIdx.z * Width;
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backw
 
 template <int D, int Width, int Blocks>
 __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_backward_columns(const AttentionBackward a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   constexpr int kMatrix = kAttentionTile * kRowBytes<D>, kStage = 2 * kMatrix + kAttentionTile * int(sizeof(float2));
   const AttentionShape& shape = a.shape;
   const int tiles = ceil_div(shape.tokens, kAttentionTile), column = blockIdx.z * Width;

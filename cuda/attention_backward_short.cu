@@ -69,7 +69,7 @@ template <int D, int Tiles, int Blocks>
 __global__ void __launch_bounds__(ShortShape<D, Tiles>::kSteps* kWarp, std::min(Blocks, ShortShape<D, Tiles>::kMostBlocks))
     attention_backward_short_kernel(const AttentionBackward a) {
   using S = ShortShape<D, Tiles>;
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   const AttentionShape& shape = a.shape;
   const Head<const bf16> head(a.qkv, 3, shape), dout_head(a.dout, 1, shape);
   const int first = threadIdx.x / kWarp * 16;

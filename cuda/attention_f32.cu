@@ -117,7 +117,7 @@ struct F32Softmax {
 };
 
 __global__ void __launch_bounds__(kF32Warps* kWarp, 4) attention_forward_f32_rows(const AttentionF32 a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   const AttentionShape& shape = a.shape;
   const F32Shared shared(shared_memory, shape.head_dim);
   const Head<const float> head(a.qkv, 3, shape);
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kF32Warps* kWarp, 4) attention_forward_f32_row
 
 // dq of 16 query rows, and their statistics: one walk for the statistics, one for dq = scale · Σ_j P_ij (dP_ij − D_i) k_j.
 __global__ void __launch_bounds__(kF32Warps* kWarp, 4) attention_backward_f32_rows(const AttentionF32 a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   const AttentionShape& shape = a.shape;
   const F32Shared shared(shared_memory, shape.head_dim);
   const Head<const float> head(a.qkv, 3, shape), dout(a.dout, 1, shape);
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kF32Warps* kWarp, 4) attention_backward_f32_ro
 
 // dk and dv of 16 key rows: dk_j = scale · Σ_i P_ij (dP_ij − D_i) q_i, dv_j = Σ_i P_ij dout_i.
 __global__ void __launch_bounds__(kF32Warps* kWarp, 4) attention_backward_f32_columns(const AttentionF32 a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   const AttentionShape& shape = a.shape;
   const F32Shared shared(shared_memory, shape.head_dim);
   const Head<const float> head(a.qkv, 3, shape), dout(a.dout, 1, shape);

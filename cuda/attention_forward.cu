@@ -108,7 +108,7 @@ static __device__ __forceinline__ void forward_resident_rows(const AttentionForw
 
 template <int D, int M, int Warps, int Blocks>
 __global__ void __launch_bounds__(Warps* kWarp, Blocks) attention_forward_resident(const AttentionForward a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   const AttentionShape& shape = a.shape;
   const int tiles = ceil_div(shape.tokens, 16), warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const Head<const bf16> head(a.qkv, 3, shape);
@@ -136,7 +136,7 @@ static void launch_forward_resident(const AttentionForward& a, int64_t batch, Co
 
 template <int D, int Blocks>
 __global__ void __launch_bounds__(kStreamedWarps* kWarp, Blocks) attention_forward_streamed(const AttentionForward a) {
-  extern __shared__ uint4 shared_memory[];
+  uint4* const shared_memory = dynamic_shared<uint4>();
   constexpr int kMatrix = kAttentionTile * kRowBytes<D>;
   const AttentionShape& shape = a.shape;
   const int tiles = ceil_div(shape.tokens, kAttentionTile);

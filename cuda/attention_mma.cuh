@@ -15,20 +15,4 @@ namespace mae { namespace cuda {
 constexpr uint32_t kAllLanes = 0xffffffffu;
 constexpr uint32_t kOnes = 0x3f803f80u;  // two bf16 ones: a B fragment that sums A's rows
 
-static __device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
-
-// 2^x, to 2 units in the last place; 0 for −∞.
-static __device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// Two floats, rounded to nearest even, as a fragment's register.
-static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  uint32_t packed;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  return packed;
-}
-
 }}  // namespace mae::cuda

@@ -72,6 +72,17 @@ bool aligned(uintptr_t bytes, const Pointers*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % bytes == 0) && ...);
 }
 
+// The block's dynamic shared memory.
+template <class T>
+static __device__ __forceinline__ T* dynamic_shared() {
+#ifdef MAE_EMULATED_CUDA
+  return reinterpret_cast<T*>(emulator::dynamic_shared());
+#else
+  extern __shared__ __align__(1024) char dynamic_shared_bytes[];
+  return reinterpret_cast<T*>(dynamic_shared_bytes);
+#endif
+}
+
 // ---- Device: elements ----------------------------------------------------------------------------------------------------------------
 
 static __device__ __forceinline__ float to_float(float x) { return x; }

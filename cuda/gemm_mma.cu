@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(MmaArgs p, EpilogueArg
   constexpr int kWarpTile = kTile / 2;
   constexpr int kFragments = kWarpTile / 16;  // m16 fragments of A, and pairs of n8 fragments of B
   constexpr int kTileBytes = kTile * kMmaTileK * 2;
-  const uint32_t stages = dynamic_shared();
+  const uint32_t stages = shared_address(dynamic_shared<char>());
 
   const int tiles = p.tiles_m * p.tiles_n;
   const int split = blockIdx.x / tiles;

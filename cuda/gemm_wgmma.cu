@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // 8-column blocks that go through the epilogue together: 8 keep more reads in flight, 4 fit the registers where more is live.
   constexpr int kBlocks = kLayout == GemmLayout::TN || kKind == kGeluGrad ? 4 : 8;
 
-  const uint32_t stages = (dynamic_shared() + 1023) & ~1023u;
+  const uint32_t stages = (shared_address(dynamic_shared<char>()) + 1023) & ~1023u;
   const uint32_t ones = stages + R::kStages * R::kStageBytes;
   const auto full = [&](int stage) { return ones + kOnesBytes + stage * 8; };
   const auto empty = [&](int stage) { return ones + kOnesBytes + (R::kStages + stage) * 8; };

@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) layer_norm_grad_kernel(const
   }
 
   // The warps' sums, added in the order of the warps.
-  __shared__ alignas(16) float sums[2][Width];
+  __shared__ __align__(16) float sums[2][Width];
 #pragma unroll 1
   for (int turn = 0; turn < kRowWarps; ++turn) {
     if (warp == turn) {

@@ -1,14 +1,28 @@
 // The PTX instructions of the GEMM and attention kernels, one function each (PTX ISA 9.0). Shared memory is named by its 32-bit address.
 #pragma once
+#ifdef MAE_EMULATED_CUDA
+#include "emulator/ptx.h"
+#else
 #include <cuda.h>
 #include <stdint.h>
 
 namespace mae { namespace cuda {
 
-static __device__ __forceinline__ uint32_t dynamic_shared() {
-  extern __shared__ __align__(1024) char dynamic_shared_bytes[];
-  return uint32_t(__cvta_generic_to_shared(dynamic_shared_bytes));
+static __device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+// 2^x, to 2 units in the last place; 0 for −∞.
+static __device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
+
+// Two floats, rounded to nearest even, as a fragment's register.
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
 static __device__ __forceinline__ void store_shared(uint32_t to, unsigned short value) {
   asm volatile("st.shared.u16 [%0], %1;\n" ::"r"(to), "h"(value) : "memory");
 }
@@ -209,3 +223,4 @@ static __device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
 }}  // namespace mae::cuda
+#endif  // MAE_EMULATED_CUDA

@@ -22,7 +22,7 @@ __device__ __forceinline__ uint32_t ordered_bits(float noise) {
 __global__ void random_mask_kernel(const Control* __restrict__ control, const int32_t* __restrict__ indices,
                                    const float* __restrict__ noise, int32_t* __restrict__ ids, int32_t* __restrict__ restore,
                                    float* __restrict__ mask, int patches, int visible, int slots, uint32_t seed) {
-  extern __shared__ uint64_t keys[];  // [slots]
+  uint64_t* const keys = dynamic_shared<uint64_t>();  // [slots]
   const int64_t first = int64_t(blockIdx.x) * patches;
   for (int p = threadIdx.x; p < slots; p += blockDim.x) {
     uint64_t key = ~uint64_t(0);

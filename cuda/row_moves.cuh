@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kMoveThreads)
   }
   if constexpr (kSums > 0) {  // the warps' sums, added in the order of the warps
     static_assert(kMoveThreads == kMoveTile, "one thread a column");
-    __shared__ alignas(16) float tile[kMoveWarps][kMoveTile];
+    __shared__ __align__(16) float tile[kMoveWarps][kMoveTile];
     const int column = blockIdx.y * kMoveTile + threadIdx.x;
 #pragma unroll
     for (int s = 0; s < kSums; ++s) {
