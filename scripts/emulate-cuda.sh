@@ -1,11 +1,43 @@
 #!/usr/bin/env bash
-# Runs the CUDA kernels without a GPU: builds build-emulated/, where the sources of cuda/ are compiled for the emulator of cuda/emulator, and
-# runs tests with it as the device cuda:0. Nothing here says how fast anything is on a GPU.
-#   scripts/emulate-cuda.sh [jest arguments]
+# Runs the CUDA kernels without a GPU: builds build-emulated/, where cuda/ is compiled for the emulator of cuda/emulator, and runs tests with it
+# as the device cuda:0. Says nothing about speed, and does not replace a run on a GPU.
+#   scripts/emulate-cuda.sh                    the op table as sm_90, its matrix products as sm_80 and through a stand-in for cuBLASLt; the
+#                                              PyTorch files, the model and its steps; then which kernels ran
+#   scripts/emulate-cuda.sh jest-arguments     these tests: test/ops.test.ts -t 'rows on cuda layer_norm'
+# MAE_EMULATE_SM=90|89|80: the architecture. MAE_TEST_REPORTS=folder: where jest's reports go.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+started=$SECONDS
 include=$(node -p "require('path').resolve(process.execPath, '../../include/node')")
-cmake -S . -B build-emulated -DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON -DNODE_API_INCLUDE="$include" >/dev/null
-cmake --build build-emulated -j "${MAE_JOBS:-$(nproc)}"
+{
+  cmake -S . -B build-emulated -DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON -DNODE_API_INCLUDE="$include" >/dev/null
+  cmake --build build-emulated -j "$(nproc)" | grep -v '^\['
+} || [[ ${PIPESTATUS[0]} == 0 ]] || exit 2
 export MAE_ADDON=$PWD/build-emulated/Release/mae.node MAE_DEVICE=cuda
-exec node node_modules/jest/bin/jest.js "$@"
+jest() { node node_modules/jest/bin/jest.js "$@"; }
+if (($#)); then
+  jest "$@"
+  exit
+fi
+echo "✓ CUDA emulator built in $((SECONDS - started)) s"
+
+reports=${MAE_TEST_REPORTS:-$(mktemp -d)} logs=$(mktemp -d)
+trap 'rm -rf "$logs"; [[ ${MAE_TEST_REPORTS:-} ]] || rm -rf "$reports"' EXIT
+suite() { # name, jest's arguments
+  local name=$1 began=$SECONDS outcome=✓
+  shift
+  MAE_EMULATE_RAN=$logs/ran jest --json --outputFile="$reports/emulated-$name.json" "$@" >"$logs/$name.log" 2>&1 || outcome=✗
+  [[ $outcome == ✓ ]] || cat "$logs/$name.log"
+  echo "$outcome CUDA emulated, $name: $(grep '^Tests:' "$logs/$name.log" || echo 'jest did not finish'), $((SECONDS - began)) s"
+  [[ $outcome == ✓ ]]
+}
+products='rows on cuda .*(linear|mlp|patch_embed)'
+suite ops-sm90 test/ops.test.ts -t 'on cuda' &
+first=$!
+failed=0
+MAE_EMULATE_SM=80 suite products-sm80 test/ops.test.ts -t "$products" || failed=1
+MAE_GEMM=cublaslt MAE_CUBLASLT=$PWD/build-emulated/cublaslt_stand_in.so suite products-cublaslt test/ops.test.ts -t "$products" || failed=1
+suite model-sm90 'test/(parity|model)' || failed=1
+wait $first || failed=1
+node scripts/emulated-kernels.js "$MAE_ADDON" "$logs/ran" "$reports/emulated-kernels.json" || failed=1
+exit $failed

@@ -651,6 +651,43 @@ export const cases: readonly OpCase[] = [
   adamw('not finite: nothing changes', [300, 77], [NaN, 1, 1, 0]),
 ].flat();
 
+/** Sizes for which CUDA has kernels of their own, and the CPU has not: for CUDA devices alone. */
+export const cudaCases: readonly OpCase[] = [
+  ...[
+    [60, 32],
+    [65, 64],
+    [72, 80],
+    [100, 32],
+    [100, 80],
+    [280, 32],
+    [280, 64],
+    [280, 80],
+    [130, 128],
+  ].map(([tokens, dim]) => [attention(1, tokens, 2, dim), attentionGrad(1, tokens, 2, dim)]),
+  ...[192, 384, 512, 768, 1024, 1280].map((width) => [
+    ...(['act', undefined] as const).map((x) => [layerNorm([2, 3], width, { x }), layerNormGrad([2, 5], width, { x, acc: true })]),
+    layerNorm([1, 5], width, { f32: true }),
+  ]),
+  // wgmma's tiles of 256 columns, with one block and with two; then 128-column tiles of mma.sync, many of them.
+  linear({ lead: [1, 100], k: 1024, n: 256 }),
+  linear({ lead: [1, 200], k: 1088, n: 264, residual: 'f32' }),
+  linearGradInput({ lead: [1, 200], n: 1024, k: 264, pre: true }),
+  linearGradInput({ lead: [1, 72], n: 1032, k: 256 }),
+  linearGradWeight([3, 400], 136, 264),
+  linearGradWeight([1, 1030], 72, 512),
+  mlp([1, 130], 1024, 256),
+  linear({ lead: [1, 1500], k: 16, n: 1440 }),
+  linearGradInput({ lead: [1, 1500], n: 16, k: 1440, acc: 'f32' }),
+  linearGradInput({ lead: [1, 1500], n: 16, k: 1440, pre: true }),
+  linearGradWeight([1, 24], 1504, 1440),
+  mlp([1, 1500], 16, 1440),
+  patchEmbed({ batch: 1, height: 160, width: 160, channels: 1, patch: 4, images: 'u8', visible: 1500, d: 1440, ids: true, pos: true }),
+  maskedMse({ batch: 1, height: 64, width: 64, channels: 3, patch: 32, images: 'u8', normPix: true }),
+  maskedMse({ batch: 1, height: 64, width: 64, channels: 3, patch: 32, images: 'f32', normPix: true, pred: 'f32' }),
+  maskedMse({ batch: 2, height: 28, width: 28, channels: 3, patch: 14, images: 'f32', normPix: true }),
+  maskedMse({ batch: 2, height: 32, width: 32, channels: 3, patch: 16, images: 'f32', normPix: true }),
+].flat(3);
+
 /** One case of every row whose kernel's path depends on its sizes, of random small size: for the shapes that nobody thought of. */
 export function randomCases(seed: number): OpCase[] {
   const d = new Draw(seed, 'f32');

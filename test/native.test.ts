@@ -71,8 +71,8 @@ describe('lists', () => {
     const lists = (JSON.parse(readFileSync(path.join(root, 'sources.gypi'), 'utf8')) as { variables: Record<string, string[]> }).variables;
     const isKernel = (file: string): boolean => file.startsWith('native/cpu/kernels/');
     const sources = filesIn('native', /\.cc$/);
-    const inLab = (file: string): boolean => file.startsWith('cuda/lab/');
-    const cuda = filesIn('cuda', /\.(cu|cc|cuh|h)$/).filter((file) => !inLab(file));
+    const apart = /^cuda\/(lab|emulator)\//;
+    const cuda = filesIn('cuda', /\.(cu|cc|cuh|h)$/).filter((file) => !apart.test(file));
     const wanted = {
       native_sources: sources.filter((file) => !isKernel(file)),
       cpu_kernel_sources: sources.filter(isKernel),

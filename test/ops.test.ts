@@ -8,7 +8,7 @@ import { openDevice, type OpenDevice } from '../lib/graph/device';
 import type { OpRow } from '../lib/graph/op';
 import { ops, type OpName } from '../lib/graph/ops';
 import { native } from '../lib/native';
-import { cases, learnable, randomCases, type OpCase } from './cases';
+import { cases, cudaCases, learnable, randomCases, type OpCase } from './cases';
 import { Draw } from './helpers/draw';
 import { alongDirection, deviceGradients, gradientProblem, numericGradients, slopeAlong, type Gradients } from './helpers/gradients';
 import { relativeError } from './helpers/parity';
@@ -192,6 +192,10 @@ for (const { id, skip } of testDevices()) {
 
   describe(`rows on ${id}`, () => {
     test.each(titled)('%s', (_, test) => check(device, test));
+
+    if (device.kind === 'cuda') {
+      test.each(cudaCases.map((test): [string, OpCase] => [`${test.op}: ${test.title}`, test]))('%s', (_, test) => check(device, test));
+    }
 
     test('random sizes', async () => {
       for (let seed = 1; seed <= 6; seed++) for (const test of randomCases(seed)) await check(device, test);
