@@ -9,10 +9,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
 include=$(node -p "require('path').resolve(process.execPath, '../../include/node')")
-{
-  cmake -S . -B build-emulated -DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON -DNODE_API_INCLUDE="$include" >/dev/null
-  cmake --build build-emulated -j "$(nproc)" | grep -v '^\['
-} || [[ ${PIPESTATUS[0]} == 0 ]] || exit 2
+logs=$(mktemp -d) reports=${MAE_TEST_REPORTS:-$(mktemp -d)}
+trap 'rm -rf "$logs"; [[ ${MAE_TEST_REPORTS:-} ]] || rm -rf "$reports"' EXIT
+cmake -S . -B build-emulated -DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON -DNODE_API_INCLUDE="$include" >/dev/null || exit 2
+cmake --build build-emulated -j "$(nproc)" >"$logs/build" || { cat "$logs/build"; exit 2; }
 export MAE_ADDON=$PWD/build-emulated/Release/mae.node MAE_DEVICE=cuda
 jest() { node node_modules/jest/bin/jest.js "$@"; }
 if (($#)); then
@@ -21,8 +21,6 @@ if (($#)); then
 fi
 echo "✓ CUDA emulator built in $((SECONDS - started)) s"
 
-reports=${MAE_TEST_REPORTS:-$(mktemp -d)} logs=$(mktemp -d)
-trap 'rm -rf "$logs"; [[ ${MAE_TEST_REPORTS:-} ]] || rm -rf "$reports"' EXIT
 suite() { # name, jest's arguments
   local name=$1 began=$SECONDS outcome=✓
   shift

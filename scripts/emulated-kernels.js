@@ -11,17 +11,20 @@ const neverLaunched = ['probe_kernel']; // cuda/device.cu asks the driver about 
 
 /** The names of the __global__ functions in a source. */
 function kernelsIn(text) {
-  return text.split(/__global__ void\s+/).slice(1).map((rest) => {
-    let at = 0;
-    if (rest.startsWith('__launch_bounds__')) {
-      let depth = 0;
-      do {
-        if (rest[at] === '(') depth++;
-        if (rest[at] === ')') depth--;
-      } while (rest[at++] !== ')' || depth > 0);
-    }
-    return /\w+/.exec(rest.slice(at))[0];
-  });
+  return text
+    .split(/__global__ void\s+/)
+    .slice(1)
+    .map((rest) => {
+      let at = 0;
+      if (rest.startsWith('__launch_bounds__')) {
+        let depth = 0;
+        do {
+          if (rest[at] === '(') depth++;
+          if (rest[at] === ')') depth--;
+        } while (rest[at++] !== ')' || depth > 0);
+      }
+      return /\w+/.exec(rest.slice(at))[0];
+    });
 }
 
 const folder = path.join(__dirname, '../cuda');

@@ -96,12 +96,9 @@ function cuda(): Finding[] {
 function addon(): Finding[] {
   try {
     const { cuda, cudaArchitectures, compiler } = native().buildInfo();
-    const built = cuda
-      ? `CUDA for ${cudaArchitectures
-          .split(/[;,]/)
-          .map((arch) => `sm_${arch}`)
-          .join(', ')}`
-      : 'CPU only';
+    const architectures = cudaArchitectures.split(/[;,]/).map((arch) => `sm_${arch}`);
+    const forCuda = cudaArchitectures === 'emulated' ? 'CUDA emulated on the CPU, for tests' : `CUDA for ${architectures.join(', ')}`;
+    const built = cuda ? forCuda : 'CPU only';
     const devices = native()
       .devices()
       .map(({ id, name, detail, usable, reason }): Finding => {
