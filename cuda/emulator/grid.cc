@@ -1,5 +1,6 @@
 #include "grid.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,9 +119,17 @@ bool run_warp(Fiber* lanes, unsigned count, bool backwards) {
     threadIdx = fiber.thread;
     blockIdx = fiber.block->index;
     emulator_switch(&scheduler, fiber.context);
+    current = nullptr;
     any = true;
   }
   return any;
+}
+
+// An access to memory that is not there ends the grid, not the process.
+struct sigaction previous_handler;
+void on_bad_access(int signal, siginfo_t* info, void*) {
+  if (current) fault(cudaErrorIllegalAddress, "an access to address %p", info->si_addr);
+  sigaction(signal, &previous_handler, nullptr);  // not a kernel's: it happens again, to whoever was here before
 }
 
 bool run_engine() {
@@ -262,12 +271,16 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, unsigned cluster, const s
   shared_size = unsigned(config.dynamicSmemBytes);
   failure = cudaSuccess;
   const uint64_t count = uint64_t(gridDim.x) * gridDim.y * gridDim.z;
+  struct sigaction handler = {};
+  handler.sa_sigaction = on_bad_access;
+  handler.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGSEGV, &handler, &previous_handler);
   const bool from_the_end = draw() % 2;  // blocks come in no promised order
   for (uint64_t i = 0; i < count && failure == cudaSuccess; i += cluster) {
     const uint64_t b = from_the_end ? count - cluster - i : i;
     run_cluster({unsigned(b % gridDim.x), unsigned(b / gridDim.x % gridDim.y), unsigned(b / gridDim.x / gridDim.y)}, cluster, blockDim);
   }
-  current = nullptr;
+  sigaction(SIGSEGV, &previous_handler, nullptr);
   return failure;
 }
 

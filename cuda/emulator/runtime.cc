@@ -1,9 +1,10 @@
 // The CUDA runtime of the emulator. Streams are queues: what is enqueued runs at some moment, drawn anew, between the call and the wait for
-// it, so that a missing wait shows. Device memory is host memory with guards around it, full of NaN when it is made and when it is freed.
+// it, so that a missing wait shows. Device memory is host memory, full of NaN when it is made, with guards around it, which every wait looks
+// at, and beyond them addresses that nobody may touch.
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/mman.h>
 
 #include <chrono>
 #include <deque>
@@ -49,12 +50,11 @@ struct emulated_stream {
 namespace {
 
 struct Allocation {
-  unsigned char* begin;  // of the front guard
   size_t bytes;
   bool host;
 };
 
-constexpr size_t kGuardBytes = 4096, kTotalBytes = size_t(4) << 30;
+constexpr size_t kGuardBytes = 4096, kWallBytes = size_t(1) << 20, kTotalBytes = size_t(4) << 30;
 constexpr unsigned char kGuard = 0xfd, kPoison = 0xff;
 
 std::recursive_mutex mutex;
@@ -89,7 +89,7 @@ cudaError_t entry(F&& body) {
 cudaError_t check_guards() {
   for (const auto& [memory, a] : allocations) {
     for (size_t i = 0; i < kGuardBytes; ++i) {
-      const bool before = a.begin[i] != kGuard, behind = memory[a.bytes + i] != kGuard;
+      const bool before = memory[int64_t(i) - int64_t(kGuardBytes)] != kGuard, behind = memory[a.bytes + i] != kGuard;
       if (!before && !behind) continue;
       fprintf(stderr, "CUDA emulator: something wrote %zu bytes %s an allocation of %zu bytes\n", before ? kGuardBytes - i : i + 1,
               before ? "in front of" : "behind", a.bytes);
@@ -155,28 +155,33 @@ cudaError_t push(cudaStream_t stream, Operation operation) {
   return cudaSuccess;
 }
 
+// Wall, guard, memory, guard up to the end of a page, wall.
+size_t between_walls(size_t bytes) { return (kGuardBytes + bytes + 2 * kGuardBytes - 1) / kGuardBytes * kGuardBytes; }
+
 cudaError_t allocate(void** memory, size_t bytes, bool host) {
   if (capturing()) return cudaErrorStreamCaptureUnsupported;
   if (!host && bytes > kTotalBytes - device_bytes) return cudaErrorMemoryAllocation;
-  const size_t all = 2 * kGuardBytes + (bytes + 255) / 256 * 256;
-  unsigned char* const begin = static_cast<unsigned char*>(aligned_alloc(256, all));
-  if (!begin) return cudaErrorMemoryAllocation;
-  memset(begin, kGuard, all);
+  const size_t inside = between_walls(bytes);
+  void* const mapped = mmap(nullptr, inside + 2 * kWallBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return cudaErrorMemoryAllocation;
+  unsigned char* const begin = static_cast<unsigned char*>(mapped) + kWallBytes;
+  mprotect(begin, inside, PROT_READ | PROT_WRITE);
+  memset(begin, kGuard, inside);
   memset(begin + kGuardBytes, kPoison, bytes);
-  allocations[begin + kGuardBytes] = {begin, bytes, host};
+  allocations[begin + kGuardBytes] = {bytes, host};
   if (!host) device_bytes += bytes;
   *memory = begin + kGuardBytes;
   return cudaSuccess;
 }
 
+// Whoever still has the address meets nothing there.
 cudaError_t release(void* memory, bool host) {
   if (!memory) return cudaSuccess;
   const cudaError_t error = run_everything();
   const auto found = allocations.find(static_cast<unsigned char*>(memory));
   if (found == allocations.end() || found->second.host != host) return cudaErrorInvalidValue;
-  memset(memory, kPoison, found->second.bytes);
   if (!host) device_bytes -= found->second.bytes;
-  free(found->second.begin);
+  munmap(found->first - kGuardBytes - kWallBytes, between_walls(found->second.bytes) + 2 * kWallBytes);
   allocations.erase(found);
   return error;
 }
