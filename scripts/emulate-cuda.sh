@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the CUDA kernels without a GPU: builds build-emulated/, where cuda/ is compiled for the emulator of cuda/emulator, and runs tests with it
-# as the device cuda:0. Says nothing about speed, and does not replace a run on a GPU.
+# Runs the CUDA kernels without a GPU: builds build-emulated/, where cuda/ is compiled for the emulator of cuda/emulator, and runs tests with
+# it as the device cuda:0. Says nothing about speed, and does not replace a run on a GPU.
 #   scripts/emulate-cuda.sh                    the op table as sm_90, its matrix products as sm_80 and through a stand-in for cuBLASLt; the
 #                                              PyTorch files, the model and its steps; then which kernels ran
 #   scripts/emulate-cuda.sh jest-arguments     these tests: test/ops.test.ts -t 'rows on cuda layer_norm'
@@ -11,7 +11,8 @@ started=$SECONDS
 include=$(node -p "require('path').resolve(process.execPath, '../../include/node')")
 logs=$(mktemp -d) reports=${MAE_TEST_REPORTS:-$(mktemp -d)}
 trap 'rm -rf "$logs"; [[ ${MAE_TEST_REPORTS:-} ]] || rm -rf "$reports"' EXIT
-cmake -S . -B build-emulated -DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON -DNODE_API_INCLUDE="$include" >/dev/null || exit 2
+options=(-DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON "-DNODE_API_INCLUDE=$include")
+cmake -S . -B build-emulated "${options[@]}" >/dev/null || exit 2
 cmake --build build-emulated -j "$(nproc)" >"$logs/build" || { cat "$logs/build"; exit 2; }
 export MAE_ADDON=$PWD/build-emulated/Release/mae.node MAE_DEVICE=cuda
 jest() { node node_modules/jest/bin/jest.js "$@"; }

@@ -153,7 +153,8 @@ void deadlock() {
   for (const Fiber& fiber : fibers) {
     if (fiber.done) continue;
     const uint3& b = fiber.block->index;
-    fprintf(stderr, "CUDA emulator: deadlock: block (%u, %u, %u) thread %u waits for ever in %s\n", b.x, b.y, b.z, fiber.number, fiber.where);
+    fprintf(stderr, "CUDA emulator: deadlock: block (%u, %u, %u), thread %u waits for ever in %s\n", b.x, b.y, b.z, fiber.number,
+            fiber.where);
     return;
   }
 }
@@ -166,12 +167,14 @@ void check_end() {
     for (size_t i = 0; i < kSharedGuard; ++i) {
       if (block.memory[i] == kGuard && block.memory[kSharedGuard + shared_size + i] == kGuard) continue;
       failure = cudaErrorIllegalAddress;
-      fprintf(stderr, "CUDA emulator: block (%u, %u, %u) wrote beside its %u bytes of dynamic shared memory\n", block.index.x, block.index.y,
-              block.index.z, shared_size);
+      const uint3& b = block.index;
+      fprintf(stderr, "CUDA emulator: block (%u, %u, %u) wrote beside its %u bytes of dynamic shared memory\n", b.x, b.y, b.z, shared_size);
       break;
     }
   }
-  if (!engine_work.empty()) failure = cudaErrorIllegalAddress, fputs("CUDA emulator: blocks returned before their copies had come\n", stderr);
+  if (engine_work.empty()) return;
+  failure = cudaErrorIllegalAddress;
+  fputs("CUDA emulator: blocks returned before their copies had come\n", stderr);
 }
 
 void run_cluster(uint3 first, unsigned count, dim3 block_size) {
@@ -217,7 +220,6 @@ void run_cluster(uint3 first, unsigned count, dim3 block_size) {
 }  // namespace
 
 bool lazy() { return late; }
-unsigned shared_bytes() { return shared_size; }
 std::vector<Block>& cluster() { return blocks; }
 Barrier& cluster_barrier() { return all_blocks; }
 

@@ -1,7 +1,7 @@
 // The CUDA execution model on the CPU. Every CUDA thread is a fiber: a stack of its own, left where the thread waits. The blocks of a
 // cluster run together, warp after warp, in an order drawn anew for every cluster; what hardware may do early or late (asynchronous copies,
-// tensor products) is done early in one cluster and as late as allowed in the next. A thread that does what hardware forbids ends the grid
-// with CUDA's error and a line on stderr; so does a grid in which nobody can go on.
+// tensor products) is done early in one cluster and as late as allowed in another. Fences do nothing. A thread that does what hardware
+// forbids ends the grid with CUDA's error and a line on stderr; so does a grid in which nobody can go on.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -74,7 +74,6 @@ extern Fiber* current;
 constexpr uint32_t kSharedBase = 0x400 + 16;
 
 bool lazy();  // whether asynchronous work is done as late as allowed in this cluster
-unsigned shared_bytes();
 std::vector<Block>& cluster();
 Barrier& cluster_barrier();
 
@@ -133,7 +132,10 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, unsigned cluster, const s
 
 }  // namespace emulator
 
-inline void __syncthreads() { emulator::arrive_and_wait(emulator::current->block->barriers[0], emulator::current->block->live, "__syncthreads"); }
+inline void __syncthreads() {
+  emulator::Block& block = *emulator::current->block;
+  emulator::arrive_and_wait(block.barriers[0], block.live, "__syncthreads");
+}
 inline void __syncwarp() {
   int nothing = 0;
   emulator::warp_together("__syncwarp", nothing, nothing, [](auto, auto) {});

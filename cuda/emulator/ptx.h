@@ -22,7 +22,9 @@ inline uint32_t pack_bf16(float low, float high) { return __float2bfloat16_rn(lo
 template <int kBytes>
 void copy_async(uint32_t to, const void* from, bool valid) {
   unsigned char* const at = emulator::shared_at(to, kBytes);
-  if (valid && reinterpret_cast<uintptr_t>(from) % kBytes) emulator::fault(cudaErrorMisalignedAddress, "cp.async of %d bytes from %p", kBytes, from);
+  if (valid && reinterpret_cast<uintptr_t>(from) % kBytes) {
+    emulator::fault(cudaErrorMisalignedAddress, "cp.async of %d bytes from %p", kBytes, from);
+  }
   const auto copy = [=] {
     if (valid) memcpy(at, from, kBytes);
     else memset(at, 0, kBytes);
@@ -53,7 +55,8 @@ void load_matrices(uint32_t (&r)[4], uint32_t address) {
       for (unsigned row = 0; row < 8; ++row) memcpy(matrix[row], emulator::shared_at(in(8 * i + row), 16), 16);
       for (unsigned lane = 0; lane < 32; ++lane) {
         const unsigned g = lane / 4, t = lane % 4;
-        const uint16_t low = kTranspose ? matrix[2 * t][g] : matrix[g][2 * t], high = kTranspose ? matrix[2 * t + 1][g] : matrix[g][2 * t + 1];
+        const uint16_t low = kTranspose ? matrix[2 * t][g] : matrix[g][2 * t];
+        const uint16_t high = kTranspose ? matrix[2 * t + 1][g] : matrix[g][2 * t + 1];
         out(lane)[i] = low | uint32_t(high) << 16;
       }
     }
@@ -118,7 +121,9 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
   const emulator::TransferBarrier& mine = transfer_barrier(barrier, emulator::current->block->rank);
   while (mine.phases_done % 2 == parity) emulator::wait_for_change(mine.phases_done, "mbarrier.try_wait");
 }
-inline void named_sync(int id, int threads) { emulator::arrive_and_wait(emulator::current->block->barriers[id], unsigned(threads), "bar.sync"); }
+inline void named_sync(int id, int threads) {
+  emulator::arrive_and_wait(emulator::current->block->barriers[id], unsigned(threads), "bar.sync");
+}
 inline void named_arrive(int id, int threads) { emulator::arrive(emulator::current->block->barriers[id], unsigned(threads)); }
 inline uint32_t cluster_rank() { return emulator::current->block->rank; }
 inline void cluster_sync() {
@@ -195,7 +200,9 @@ inline void keep(float&) {}
 inline std::vector<float> operand(uint64_t descriptor, bool k_major, unsigned extent) {
   const uint32_t start = uint32_t(descriptor & 0x3fff) << 4, leading = uint32_t(descriptor >> 16 & 0x3fff) << 4,
                  stride = uint32_t(descriptor >> 32 & 0x3fff) << 4;
-  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7)) emulator::fault(cudaErrorIllegalInstruction, "not a descriptor of the 128-byte swizzle");
+  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7)) {
+    emulator::fault(cudaErrorIllegalInstruction, "not a descriptor of the 128-byte swizzle");
+  }
   std::vector<float> values(extent * 16);
   for (unsigned mn = 0; mn < extent; ++mn) {
     for (unsigned k = 0; k < 16; ++k) {

@@ -1,6 +1,6 @@
 // The CUDA runtime of the emulator. Streams are queues: what is enqueued runs at some moment, drawn anew, between the call and the wait for
-// it, so that a missing wait shows. Device memory is host memory, full of NaN when it is made, with guards around it, which every wait looks
-// at, and beyond them addresses that nobody may touch.
+// it, so that a missing wait shows. Device memory is host memory, full of NaN when it is made, with guards around it, which are looked at
+// whenever someone waits, and beyond them addresses that nobody may touch.
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -212,7 +212,8 @@ cudaError_t check_launch(const cudaLaunchConfig_t& config, const void* kernel) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024 || block.z > 64) return cudaErrorInvalidConfiguration;
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
+  const bool empty = grid.x == 0 || grid.y == 0 || grid.z == 0;
+  if (empty || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
   const auto allowed = shared_allowed.find(kernel);
   if (config.dynamicSmemBytes > size_t(allowed == shared_allowed.end() ? 48 * 1024 : allowed->second)) return cudaErrorInvalidValue;
   const unsigned cluster = cluster_of(config);
@@ -392,7 +393,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  return entry([&] { return stream->captured ? cudaErrorStreamCaptureUnsupported : push(stream, {nullptr, event->state, event->state->recorded}); });
+  return entry([&] {
+    if (stream->captured) return cudaErrorStreamCaptureUnsupported;
+    return push(stream, {nullptr, event->state, event->state->recorded});
+  });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return entry([&] {
