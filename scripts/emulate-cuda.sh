@@ -15,7 +15,7 @@ options=(-DCMAKE_BUILD_TYPE=Release -DMAE_CUDA=EMULATED -DMAE_WERROR=ON "-DNODE_
 cmake -S . -B build-emulated "${options[@]}" >/dev/null || exit 2
 cmake --build build-emulated -j "$(nproc)" >"$logs/build" || { cat "$logs/build"; exit 2; }
 export MAE_ADDON=$PWD/build-emulated/Release/mae.node MAE_DEVICE=cuda
-jest() { node node_modules/jest/bin/jest.js "$@"; }
+jest() { node node_modules/jest/bin/jest.js --testTimeout=600000 "$@"; } # a fiber per CUDA thread is slow, on a busy machine slower
 if (($#)); then
   jest "$@"
   exit
