@@ -9,6 +9,7 @@
 namespace mae { namespace cuda {
 
 static __device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+
 // 2^x, to 2 units in the last place; 0 for −∞.
 static __device__ __forceinline__ float exp2_fast(float x) {
   float y;
