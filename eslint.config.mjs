@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['node_modules', 'dist', 'build', 'build-cmake', 'build-gpu', 'build-emulated', 'coverage'] },
+  { ignores: ['node_modules', 'dist', 'build', 'build-*', 'coverage'] },
   ...tseslint.configs.recommended,
   {
     files: ['**/*.ts'],
