@@ -15,7 +15,6 @@ struct AttentionF32 {
   const float* dout;  // backward only, as the next two
   float* out;         // forward: out; backward: dqkv
   float2* stats;      // [batch · heads, attention_stats_rows(tokens)]: log₂-sum-exp₂ of a query's scaled scores, and D
-  float* lse;         // [opt] forward only
   AttentionShape shape;
 };
 
@@ -141,12 +140,7 @@ __global__ void __launch_bounds__(kF32Warps* kWarp, 4) attention_forward_f32_row
   }
   float inverse[kF32Rows];
 #pragma unroll
-  for (int r = 0; r < kF32Rows; ++r) {
-    const float sum = warp_sum(softmax.sum[r]);
-    inverse[r] = 1.0f / sum;
-    if (a.lse && lane == 0 && first + r < shape.tokens)
-      a.lse[int64_t(blockIdx.x) * shape.tokens + first + r] = (softmax.top[r] + log2f(sum)) * 0.69314718f;  // · log(2)
-  }
+  for (int r = 0; r < kF32Rows; ++r) inverse[r] = 1.0f / warp_sum(softmax.sum[r]);
   const Head<float> out_head(a.out, 1, shape);
   store_sums(out_head.rows, out_head.stride, first, out, inverse, shape);
 }
@@ -237,14 +231,14 @@ static dim3 f32_grid(int64_t batch, const AttentionShape& shape) {
 
 void attention_forward_f32(const attention_args& args, Context& context) {
   const AttentionShape shape = attention_shape(args.tokens, args.heads, args.head_dim, args.scale);
-  const AttentionF32 a = {args.qkv.f32(), nullptr, args.out.f32_mut(), nullptr, args.lse.f32_mut(), shape};
+  const AttentionF32 a = {args.qkv.f32(), nullptr, args.out.f32_mut(), nullptr, shape};
   launch("attention_forward_f32_rows", attention_forward_f32_rows, f32_grid(args.batch, shape), dim3(kF32Warps * kWarp),
          f32_shared_bytes(shape.head_dim), context, a);
 }
 
 void attention_backward_f32(const attention_grad_args& args, Context& context) {
   const AttentionShape shape = attention_shape(args.tokens, args.heads, args.head_dim, args.scale);
-  const AttentionF32 a = {args.qkv.f32(), args.dout.f32(), args.dqkv.f32_mut(), static_cast<float2*>(context.workspace), nullptr, shape};
+  const AttentionF32 a = {args.qkv.f32(), args.dout.f32(), args.dqkv.f32_mut(), static_cast<float2*>(context.workspace), shape};
   const dim3 grid = f32_grid(args.batch, shape), block(kF32Warps * kWarp);
   launch("attention_backward_f32_rows", attention_backward_f32_rows, grid, block, f32_shared_bytes(shape.head_dim), context, a);
   launch("attention_backward_f32_columns", attention_backward_f32_columns, grid, block, f32_shared_bytes(shape.head_dim), context, a);

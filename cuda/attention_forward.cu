@@ -14,7 +14,6 @@ namespace mae { namespace cuda {
 struct AttentionForward {
   const bf16* qkv;
   bf16* out;
-  float* lse;  // [opt]
   AttentionShape shape;
 };
 
@@ -77,13 +76,6 @@ struct ForwardRows {
     for (int m = 0; m < M; ++m) {
       const float inverse[2] = {1.0f / sum[m][0][0], 1.0f / sum[m][0][2]};
       store_rows<D>(head.rows, head.stride, first + 16 * m, shape.tokens, shape.head_dim, out[m], inverse);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = first + 16 * m + 8 * half + threadIdx.x % kWarp / 4;
-        const float log2_sum = reference.value[m][half] + log2f(sum[m][0][2 * half]);
-        if (a.lse && threadIdx.x % 4 == 0 && row < shape.tokens)
-          a.lse[int64_t(blockIdx.x) * shape.tokens + row] = log2_sum * 0.69314718f;  // · log(2)
-      }
     }
   }
 };
@@ -179,7 +171,7 @@ static void launch_forward_streamed(const AttentionForward& a, int64_t batch, Co
 // encoders) it has 32, which halves its reads of shared memory.
 void attention_forward_bf16(const attention_args& args, Context& context) {
   const AttentionShape shape = attention_shape(args.tokens, args.heads, args.head_dim, args.scale);
-  const AttentionForward a = {static_cast<const bf16*>(args.qkv.data), static_cast<bf16*>(args.out.data), args.lse.f32_mut(), shape};
+  const AttentionForward a = {static_cast<const bf16*>(args.qkv.data), static_cast<bf16*>(args.out.data), shape};
   const int width = attention_width(args.head_dim);
   if (!attention_resident(args.tokens, args.head_dim)) {
     if (width == 32) return launch_forward_streamed<32, 4>(a, args.batch, context);

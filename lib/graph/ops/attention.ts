@@ -26,7 +26,7 @@ export const attention: OpRow = {
   bytes: 'operands',
   launch: (emit, { qkv }, { out }, { heads }) => {
     const d = dims(qkv, Number(heads));
-    emit('attention', { qkv, out, lse: null }, d, { scale: d.head_dim ** -0.5 });
+    emit('attention', { qkv, out }, d, { scale: d.head_dim ** -0.5 });
   },
   // Nothing but qkv is kept: every backend finds the probabilities and D = rowsum(P ∘ dP) anew.
   grad: ({ x, d, attributes, call }) => ({ qkv: call('attention_grad', { qkv: x.qkv, dout: d('out') }, attributes).dqkv }),

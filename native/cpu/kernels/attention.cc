@@ -7,7 +7,7 @@ namespace mae { namespace cpu { namespace MAE_ISA {
 struct ForwardScratch {
   Matrix key_rows, value_groups;                  // the whole head
   Matrix query_columns, scores, weights, output;  // a tile of queries; weights are groups of keys
-  Matrix sum, maximum;                            // [1, tile]: of the weights; of the scores times log₂e
+  Matrix sum;                                     // [1, tile]: of the weights
 };
 
 template <class U>
@@ -22,7 +22,6 @@ static inline ForwardScratch forward_scratch(U, const attention_args& a, Scratch
   f.weights = U::kGroup == 1 ? f.scores : take(s, groups, tile);
   f.output = take(s, tile, width);
   f.sum = take(s, 1, tile);
-  f.maximum = take(s, 1, tile);
   return f;
 }
 
@@ -43,10 +42,7 @@ static inline void softmax(U u, const ForwardScratch& f, int64_t tokens, float s
       store_group(u, row_of(weights, j / U::kGroup) + i, weight);
     }
   }
-  for (int v = 0; v < V; ++v) {
-    store(f.sum.at + column + v * kLanes, sum[v]);
-    store(f.maximum.at + column + v * kLanes, maximum[v]);
-  }
+  for (int v = 0; v < V; ++v) store(f.sum.at + column + v * kLanes, sum[v]);
 }
 
 template <class U, class T>
@@ -66,10 +62,6 @@ static inline void attend_head(U u, const attention_args& a, int64_t head, const
     for_vectors(columns, [&](int64_t column, auto v) { softmax(u, f, a.tokens, float(a.scale) * kLog2e, column, v); });
     multiply<U, Left::Columns>(queries, f.output.stride, groups, f.weights, f.value_groups, f.output, next);
     unpack(f.output, tokens_of(out, begin, queries), [&](int64_t t) { return 1.0f / f.sum.at[t]; });
-    if (a.lse.data) {
-      float* lse = a.lse.f32_mut() + head * a.tokens + begin;
-      for (int64_t t = 0; t < queries; ++t) lse[t] = f.maximum.at[t] / kLog2e + logf(f.sum.at[t]);
-    }
   });
 }
 
