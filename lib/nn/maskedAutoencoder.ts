@@ -93,12 +93,6 @@ export class MaskedAutoencoder {
     if (this.precision !== 'fp32' && this.precision !== 'bf16') {
       throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: precision must be 'fp32' or 'bf16', got '${String(precision)}'`);
     }
-    if (imageDType !== 'u8' && imageDType !== 'f32') {
-      throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: imageDType must be 'u8' or 'f32', got '${String(imageDType)}'`);
-    }
-    this.seed = seed;
-    this.imageDType = imageDType;
-    this.mae = makeMae(this.config, seed, imageDType);
     if (residualPrecision !== 'fp32' && (residualPrecision !== 'bf16' || this.precision !== 'bf16')) {
       const need = "residualPrecision must be 'fp32', or 'bf16' with precision 'bf16'";
       throw new MaeError(
@@ -106,7 +100,13 @@ export class MaskedAutoencoder {
         `MaskedAutoencoder: ${need}, got '${String(residualPrecision)}' with precision '${this.precision}'`,
       );
     }
+    if (imageDType !== 'u8' && imageDType !== 'f32') {
+      throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: imageDType must be 'u8' or 'f32', got '${String(imageDType)}'`);
+    }
+    this.seed = seed;
+    this.imageDType = imageDType;
     this.residualPrecision = residualPrecision;
+    this.mae = makeMae(this.config, seed, imageDType);
     this.store = new Store(this.device.id, this.device.handle, dtypeOf(this.precision), this.mae.parameters, this.mae.constants);
   }
 
