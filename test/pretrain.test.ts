@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ArrayDataset } from '../lib/data/array';
 import { readSafetensors } from '../lib/io/safetensors';
+import { MaskedAutoencoder } from '../lib/nn/maskedAutoencoder';
 import { RandomStream } from '../lib/random';
 import { readMetrics } from '../lib/train/metrics';
 import { pretrain, type PretrainCall } from '../lib/train/pretrain';
@@ -131,6 +132,18 @@ test('checkpoints are rotated, and the newest is found without its pointer', asy
   expect(readdirSync(path.join(out(), 'checkpoints')).sort()).toEqual(['latest', 'step-15', 'step-20']);
   rmSync(path.join(out(), 'checkpoints', 'latest'));
   expect((await run({ out: out(), resume: true })).steps).toBe(20);
+});
+
+test('load takes a run folder (its newest checkpoint), a checkpoint folder or the file', async () => {
+  const { checkpoint } = await run({ out: out(), saveEvery: 1 });
+  expect(readdirSync(path.join(out(), 'checkpoints')).length).toBeGreaterThan(2);
+  for (const place of [out(), checkpoint, path.join(checkpoint, 'model.safetensors')]) {
+    const { model } = MaskedAutoencoder.load(place, { device });
+    using loaded = model;
+    await loaded.save(path.join(folder, 'again', 'model.safetensors'));
+    expectSameWeights(path.join(folder, 'again'), checkpoint);
+  }
+  expect(() => MaskedAutoencoder.load(folder)).toThrow(/no checkpoint and no model\.safetensors in .*give a run folder/);
 });
 
 test('bf16 trains as well and says so in its state', async () => {

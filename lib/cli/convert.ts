@@ -3,11 +3,11 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { MaeError } from '../errors';
 import { writeFileAtomic, writeFolderAtomic } from '../io/atomic';
-import { configOf, toHuggingFaceConfig, toPreprocessorConfig } from '../io/huggingFaceConfig';
+import { toHuggingFaceConfig, toPreprocessorConfig } from '../io/huggingFaceConfig';
 import { toMetadata, type WeightsConfig } from '../io/metadata';
-import { fromNames, type NameStyle, nameStyles, toNames } from '../io/names';
-import { readSafetensors, writeSafetensors } from '../io/safetensors';
-import { weightsFile } from './reconstruct';
+import { type NameStyle, nameStyles, toNames } from '../io/names';
+import { writeSafetensors } from '../io/safetensors';
+import { MODEL_FILE, readWeights } from '../io/weights';
 
 export function convertCommand(program: Command): void {
   program
@@ -18,11 +18,8 @@ export function convertCommand(program: Command): void {
     .option('--names <style>', nameStyles.join(', '), 'reference')
     .option('--encoder-only', 'leave the decoder out')
     .action(async (from: string, to: string, { names, encoderOnly }: { names: NameStyle; encoderOnly?: boolean }) => {
-      const file = weightsFile(from);
-      const { tensors, metadata } = readSafetensors(file);
-      const named = fromNames(tensors);
-      const renamed = toNames(named.tensors, names, { encoderOnly });
-      const config = configOf(file, named.style, metadata);
+      const { file, tensors, metadata, config } = readWeights(from);
+      const renamed = toNames(tensors, names, { encoderOnly });
       const asFolder = names === 'huggingface' && !to.endsWith('.safetensors');
       const facts = toMetadata(config, metadata); // for a file of Hugging Face, which has them beside it
       if (!asFolder) await writeSafetensors(to, renamed, facts);
@@ -34,7 +31,7 @@ export function convertCommand(program: Command): void {
           );
         }
         await writeFolderAtomic(to, async (folder) => {
-          await writeSafetensors(path.join(folder, 'model.safetensors'), renamed, facts);
+          await writeSafetensors(path.join(folder, MODEL_FILE), renamed, facts);
           const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
           await writeFileAtomic(path.join(folder, 'config.json'), json(toHuggingFaceConfig(config as WeightsConfig, { encoderOnly })));
           await writeFileAtomic(path.join(folder, 'preprocessor_config.json'), json(toPreprocessorConfig(config as WeightsConfig)));

@@ -7,7 +7,6 @@ import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { encoderFeatures, type Featurise, labelledFeatures, nearestNeighbourAccuracy, pixelFeatures } from '../train/nearestNeighbours';
 import { formatDuration, formatPercent } from '../view/format';
 import { positiveInteger } from './pack';
-import { weightsFile } from './reconstruct';
 
 export function knnCommand(program: Command): void {
   program
@@ -30,7 +29,7 @@ export function knnCommand(program: Command): void {
           `knn: ${train.name} and ${test.name} must have the same classes, got ${train.classes.join(', ')} and ${test.classes.join(', ')}`,
         );
       }
-      const { model } = MaskedAutoencoder.load(weightsFile(flags.checkpoint), { device: flags.device });
+      const { model } = MaskedAutoencoder.load(flags.checkpoint, { device: flags.device });
       using untrained = new MaskedAutoencoder({ ...model.config, device: flags.device });
       using trained = model;
       const accuracies: Record<string, number> = {};

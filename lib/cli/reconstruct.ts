@@ -1,6 +1,5 @@
 /** `mae reconstruct`: what a trained model makes of pictures. */
-import path from 'node:path';
-import { existsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { openDataset } from '../data/open';
 import type { Dataset } from '../data/dataset';
@@ -9,7 +8,6 @@ import { MaeError } from '../errors';
 import { writeFileAtomic } from '../io/atomic';
 import { describeWeights } from '../io/weightsReport';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
-import { findCheckpoint } from '../train/checkpoint';
 import { ladderPicture, reconstructionPicture, somePictures } from '../train/evaluation';
 import type { StatisticsSource } from '../view/patchStatistics';
 import { positiveInteger } from './pack';
@@ -45,8 +43,7 @@ export function reconstructCommand(program: Command): void {
     .action(async (given: string[], flags: Flags) => {
       const pictures = takeFromLadder(given, flags);
       if (pictures.length === 0) throw new MaeError('MAE_ARGUMENT', 'reconstruct: name picture files, or one folder or .maepack file');
-      const file = weightsFile(flags.checkpoint);
-      const { model, report } = MaskedAutoencoder.load(file, { device: flags.device, seed: Number(flags.seed) });
+      const { model, report } = MaskedAutoencoder.load(flags.checkpoint, { device: flags.device, seed: Number(flags.seed) });
       try {
         for (const line of describeWeights(report)) console.error(`note: ${line}`);
         await writeFileAtomic(flags.out, await draw(model, pictures, flags));
@@ -63,19 +60,6 @@ function takeFromLadder(pictures: readonly string[], flags: Flags): string[] {
   const first = flags.ladder;
   flags.ladder = true;
   return [first, ...pictures];
-}
-
-/** The model file of a run folder, a checkpoint folder or a file. @throws MaeError MAE_CHECKPOINT */
-export function weightsFile(place: string): string {
-  if (statSync(place, { throwIfNoEntry: false })?.isFile()) return place;
-  const folder = findCheckpoint(place) ?? place; // or a model of Hugging Face
-  const file = path.join(folder, 'model.safetensors');
-  if (!existsSync(file))
-    throw new MaeError(
-      'MAE_CHECKPOINT',
-      `there is no checkpoint in ${place}: give a run folder, a checkpoint folder, a .safetensors file or its folder`,
-    );
-  return file;
 }
 
 async function draw(model: MaskedAutoencoder, pictures: readonly string[], flags: Flags): Promise<Buffer> {

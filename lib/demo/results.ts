@@ -19,7 +19,7 @@ export async function drawResults(
   dataset: Dataset,
   options: ModelOptions,
 ): Promise<{ grid: string; ladder: string }> {
-  const { model } = MaskedAutoencoder.load(path.join(checkpoint, 'model.safetensors'), options);
+  const { model } = MaskedAutoencoder.load(checkpoint, options);
   try {
     const images = await somePictures(model, dataset, IN_GRID + IN_LADDER, { spread: false });
     const [height, width] = model.config.imageSize;

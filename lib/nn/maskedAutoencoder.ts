@@ -1,6 +1,4 @@
 /** The public model: a masked autoencoder with its weights on a device, and the programs that use them. */
-import { statSync } from 'node:fs';
-import { join } from 'node:path';
 import { MaeError } from '../errors';
 import { CONTROL_BYTES, encodeControl } from '../graph/control';
 import { dtypeOf, openDevice, type OpenDevice, type Precision } from '../graph/device';
@@ -8,10 +6,10 @@ import { Program, type Inputs } from '../graph/program';
 import { Store } from '../graph/store';
 import { Tape } from '../graph/tape';
 import type { Constant, Parameter, Tensor } from '../graph/tensor';
-import { configOf } from '../io/huggingFaceConfig';
 import { toMetadata } from '../io/metadata';
-import { fromNames, type NameStyle, toNames } from '../io/names';
-import { type HostTensor, readSafetensors, toFloat32, writeSafetensors } from '../io/safetensors';
+import { type NameStyle, toNames } from '../io/names';
+import { type HostTensor, toFloat32, writeSafetensors } from '../io/safetensors';
+import { readWeights } from '../io/weights';
 import { compareWeights, requireLoadable, type WeightsReport } from '../io/weightsReport';
 import { type MaeConfig, type MaeOptions, numPatches, numVisible, resolveConfig } from './config';
 import { checkImages } from './images';
@@ -250,17 +248,16 @@ export class MaskedAutoencoder {
   }
 
   /**
-   * Makes a model of a safetensors file, or of the `model.safetensors` in a folder (a checkpoint, a model of Hugging Face). Sizes come from
-   * its metadata or Hugging Face's config.json where there are any, and from `options` before them.
+   * Makes a model of weights: a .safetensors file, a checkpoint folder, a run folder (its newest checkpoint) or a folder of Hugging Face.
+   * Sizes come from the file's metadata or Hugging Face's config.json where there are any, and from `options` before them.
    * @returns the model and a report; an encoder-only file leaves the decoder at its initialisation
+   * @throws MaeError MAE_FILE, MAE_FORMAT, MAE_CHECKPOINT, and as the constructor
    */
   static load(path: string, options: ModelOptions = {}): { model: MaskedAutoencoder; report: WeightsReport } {
-    const file = statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, 'model.safetensors') : path;
-    const { tensors, metadata } = readSafetensors(file);
-    const named = fromNames(tensors);
-    const model = new MaskedAutoencoder({ ...configOf(file, named.style, metadata), ...options });
+    const { file, tensors, config } = readWeights(path);
+    const model = new MaskedAutoencoder({ ...config, ...options });
     try {
-      return { model, report: model.setWeights(named.tensors, file) };
+      return { model, report: model.setWeights(tensors, file) };
     } catch (error) {
       model.dispose();
       throw error;

@@ -2,13 +2,14 @@
  * Checkpoints: checkpoints/step-N/ with model.safetensors, optimizer.safetensors and state.json, written whole or not at all;
  * checkpoints/latest names the newest and is moved last.
  */
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { fileError, MaeError } from '../errors';
 import { writeFileAtomic, writeFolderAtomic } from '../io/atomic';
 import { toMetadata } from '../io/metadata';
 import { type HostTensor, readSafetensors, writeSafetensors } from '../io/safetensors';
+import { checkpointName, listCheckpoints, MODEL_FILE } from '../io/weights';
 import type { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import type { TrainStep } from '../nn/trainStep';
 
@@ -31,8 +32,6 @@ const stateSchema = z.object({
 });
 export type CheckpointState = z.infer<typeof stateSchema>;
 
-const folderName = (step: number): string => `step-${step}`;
-
 /** Writes a checkpoint and then removes the oldest ones beyond `keep`. @returns its folder. @throws MaeError MAE_FILE */
 export async function saveCheckpoint(
   runFolder: string,
@@ -42,45 +41,21 @@ export async function saveCheckpoint(
   keep: number,
 ): Promise<string> {
   const folder = path.join(runFolder, 'checkpoints');
-  const target = path.join(folder, folderName(state.step));
+  const target = path.join(folder, checkpointName(state.step));
   // All reads are enqueued before anything else runs, so they see one moment of the training.
   const [weights, { moment1, moment2 }] = await Promise.all([model.weights(), model.moments()]);
   const moments = new Map<string, HostTensor>();
   for (const [name, tensor] of moment1) moments.set(`moment1.${name}`, tensor);
   for (const [name, tensor] of moment2) moments.set(`moment2.${name}`, tensor);
   await writeFolderAtomic(target, async (temporary) => {
-    await writeSafetensors(path.join(temporary, 'model.safetensors'), weights, toMetadata(model.config));
+    await writeSafetensors(path.join(temporary, MODEL_FILE), weights, toMetadata(model.config));
     await writeSafetensors(path.join(temporary, 'optimizer.safetensors'), moments, { optimizerStep: String(step.optimizerStep) });
     await writeFileAtomic(path.join(temporary, 'state.json'), `${JSON.stringify(state, null, 2)}\n`);
   });
-  await writeFileAtomic(path.join(folder, 'latest'), `${folderName(state.step)}\n`);
+  await writeFileAtomic(path.join(folder, 'latest'), `${checkpointName(state.step)}\n`);
   for (const old of listCheckpoints(runFolder).slice(0, -keep))
-    rmSync(path.join(folder, folderName(old)), { recursive: true, force: true });
+    rmSync(path.join(folder, checkpointName(old)), { recursive: true, force: true });
   return target;
-}
-
-/** Steps of the checkpoints in a run folder, rising. Temporary and foreign folders are not among them. */
-export function listCheckpoints(runFolder: string): number[] {
-  const folder = path.join(runFolder, 'checkpoints');
-  if (!existsSync(folder)) return [];
-  const steps = readdirSync(folder).flatMap((name) => /^step-(\d+)$/.exec(name)?.slice(1).map(Number) ?? []);
-  return steps.sort((a, b) => a - b);
-}
-
-/**
- * The newest checkpoint of a run folder, or the checkpoint folder itself; undefined when a run has none yet.
- * @throws MaeError MAE_CHECKPOINT when `latest` names one that is not there
- */
-export function findCheckpoint(place: string): string | undefined {
-  if (existsSync(path.join(place, 'state.json'))) return place;
-  const latest = path.join(place, 'checkpoints', 'latest');
-  if (existsSync(latest)) {
-    const named = path.join(place, 'checkpoints', readFileSync(latest, 'utf8').trim());
-    if (existsSync(path.join(named, 'state.json'))) return named;
-  }
-  // Killed between the folder and the pointer, or a pointer whose folder was removed by hand: the newest whole folder counts.
-  const [newest] = listCheckpoints(place).reverse();
-  return newest === undefined ? undefined : path.join(place, 'checkpoints', folderName(newest));
 }
 
 /** Reads the counters of a checkpoint. @throws MaeError MAE_CHECKPOINT, MAE_FILE */
@@ -103,7 +78,7 @@ export function readState(checkpoint: string): CheckpointState {
 /** Puts weights, moments and counters of a checkpoint into a model and its training step. @throws MaeError MAE_CHECKPOINT, MAE_FORMAT, MAE_FILE */
 export function loadCheckpoint(checkpoint: string, model: MaskedAutoencoder, step: TrainStep): CheckpointState {
   const state = readState(checkpoint);
-  const modelFile = path.join(checkpoint, 'model.safetensors');
+  const modelFile = path.join(checkpoint, MODEL_FILE);
   const report = model.setWeights(readSafetensors(modelFile).tensors, modelFile);
   if (report.missing.length > 0) {
     throw new MaeError('MAE_CHECKPOINT', `${modelFile} lacks ${report.missing.join(', ')}: a run cannot go on from it`);

@@ -3,9 +3,9 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import path, { join } from 'node:path';
 import { fileError, MaeError } from '../errors';
 import { writeFileAtomic } from '../io/atomic';
+import { findCheckpoint } from '../io/weights';
 import { lossCurve } from '../view/curve';
 import { EventWriter } from '../view/tensorboard';
-import { findCheckpoint } from './checkpoint';
 import { metricPoints, MetricsLog, type MetricsRecord, readMetrics } from './metrics';
 import type { ResolvedOptions } from './options';
 
