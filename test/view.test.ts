@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { readSafetensors } from '../lib/io/safetensors';
 import { lossCurve, smoothCurve } from '../lib/view/curve';
-import * as format from '../lib/view/format';
+import * as format from '../lib/format';
 import { drawGrid } from '../lib/view/grid';
 import { applyStatistics, estimateStatistics, patchStatistics } from '../lib/view/patchStatistics';
 import { PictureShape, maskPicture, normalise, pasteVisible, patchify, toUint8, unpatchify } from '../lib/view/patches';

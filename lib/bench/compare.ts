@@ -1,5 +1,5 @@
 /** Two results side by side: which differences are larger than the noise. */
-import { formatPercent } from '../view/format';
+import { formatPercent } from '../format';
 import { markdownTable } from '../view/table';
 import { nameOf } from './paper';
 import { formatTiming } from './report';

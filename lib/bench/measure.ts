@@ -2,7 +2,7 @@
 import { freeMemory, type Precision } from '../graph/device';
 import { type MaeConfig, numPatches, numVisible, type MaeOptions, resolveConfig } from '../nn/config';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
-import { formatBytes } from '../view/format';
+import { formatBytes } from '../format';
 import { alternate } from './alternate';
 import { budgetOf, type Context } from './context';
 import { type Costs, memoryOfStep } from './costs';

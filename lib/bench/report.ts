@@ -1,5 +1,5 @@
 /** A result as Markdown: what a reader wants to know first, then every table. */
-import { formatBytes, formatCount, formatDuration, formatPercent, formatRate, groupDigits } from '../view/format';
+import { formatBytes, formatCount, formatDuration, formatPercent, formatRate, groupDigits } from '../format';
 import { type Cell, type Column, markdownTable } from '../view/table';
 import { nameOf, paperFlopRatio } from './paper';
 import { rooflineSeconds } from './profile';

@@ -3,7 +3,7 @@ import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';
 import { checkData } from '../data/check';
 import type { CheckReport } from '../data/check';
-import { formatBytes, formatPercent, formatRate, groupDigits } from '../view/format';
+import { formatBytes, formatPercent, formatRate, groupDigits } from '../format';
 import { textTable } from '../view/table';
 import { positiveInteger } from './pack';
 

@@ -1,7 +1,7 @@
 /** `mae demo`: the whole job on pictures of its own, in minutes and without a GPU. */
 import { type Command, InvalidArgumentError } from 'commander';
 import { runDemo, type DemoResult } from '../demo/demo';
-import { formatDuration } from '../view/format';
+import { formatDuration } from '../format';
 import { interruptible } from './interrupt';
 import { positiveInteger } from './pack';
 

@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { MaeError } from '../errors';
 import { native } from '../native';
 import { packageVersion } from '../train/summary';
-import { formatBytes } from '../view/format';
+import { formatBytes } from '../format';
 
 interface Finding {
   readonly mark: '✓' | '✗' | '→';

@@ -5,7 +5,7 @@ import { openDataset } from '../data/open';
 import { MaeError } from '../errors';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { encoderFeatures, type Featurise, labelledFeatures, nearestNeighbourAccuracy, pixelFeatures } from '../train/nearestNeighbours';
-import { formatDuration, formatPercent } from '../view/format';
+import { formatDuration, formatPercent } from '../format';
 import { positiveInteger } from './pack';
 
 export function knnCommand(program: Command): void {

@@ -3,7 +3,7 @@ import { SingleBar } from 'cli-progress';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { pack } from '../data/pack';
-import { formatBytes, formatDuration, formatRate, groupDigits } from '../view/format';
+import { formatBytes, formatDuration, formatRate, groupDigits } from '../format';
 
 export function packCommand(program: Command): void {
   program

@@ -8,7 +8,7 @@ import { modelOptions, resolveOptions, stepOptions } from '../train/options';
 import { pretrain, type PretrainResult } from '../train/pretrain';
 import { savedOptions } from '../train/runFolder';
 import { describePlan } from '../train/summary';
-import { formatDuration, formatPercent, formatRate } from '../view/format';
+import { formatDuration, formatPercent, formatRate } from '../format';
 import { addPretrainFlags, collectOptions } from './flags';
 import { interruptible } from './interrupt';
 

@@ -1,6 +1,6 @@
 /** What is in a data set, and what in it would disturb a training run. */
 import { IMAGENET_MEAN, IMAGENET_STD } from '../nn/config';
-import { formatBytes, groupDigits } from '../view/format';
+import { formatBytes, groupDigits } from '../format';
 import type { Dataset } from './dataset';
 import { isBroken, readPixels } from './dataset';
 import { decodeConcurrency, readHeader } from './decode';

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { MaeError, fileError } from '../errors';
-import { formatBytes } from '../view/format';
+import { formatBytes } from '../format';
 import { PictureCache } from './cache';
 import type { Dataset, PictureSource } from './dataset';
 import { PICTURE_EXTENSIONS, decodeConcurrency, decodePicture, limitConcurrency, readHeader, reasonOf } from './decode';

@@ -9,7 +9,7 @@ import type { ModelOptions } from '../nn/maskedAutoencoder';
 import { presets } from '../nn/presets';
 import { pretrain, type PretrainResult } from '../train/pretrain';
 import type { ProgressStream } from '../view/progress';
-import { formatDuration, formatRate, groupDigits } from '../view/format';
+import { formatDuration, formatRate, groupDigits } from '../format';
 import { PICTURE_SIZE } from './draw';
 import { drawResults } from './results';
 import { holdOut } from './holdOut';

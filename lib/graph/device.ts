@@ -1,6 +1,7 @@
 /** Choosing a device: 'auto', 'cpu', 'cuda', 'cuda:1'. */
 import os from 'node:os';
 import { MaeError } from '../errors';
+import { formatBytes } from '../format';
 import { native, type NativeDevice, type NativeDeviceInfo } from '../native';
 
 export type Precision = 'fp32' | 'bf16';
@@ -60,15 +61,13 @@ export function requireMemory(kind: 'cpu' | 'cuda', handle: NativeDevice, parts:
   const needed = Object.values(parts).reduce((sum, bytes) => sum + bytes, 0);
   const free = freeMemory(kind, handle);
   if (needed <= free) return;
-  const list = Object.entries(parts).map(([what, bytes]) => `${what} ${gibibytes(bytes)}`);
+  const list = Object.entries(parts).map(([what, bytes]) => `${what} ${formatBytes(bytes)}`);
   throw new MaeError(
     'MAE_MEMORY',
-    `${gibibytes(needed)} are needed on ${handle.name} (${list.join(', ')}), ${gibibytes(free)} are free: use recompute, ` +
+    `${formatBytes(needed)} are needed on ${handle.name} (${list.join(', ')}), ${formatBytes(free)} are free: use recompute, ` +
       `a smaller batchSize (a larger accumIter keeps the effective batch) or a smaller model`,
   );
 }
-
-const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 2 : 1)} GiB`;
 
 function resolve(wanted: string): string {
   const found = devices();

@@ -7,7 +7,7 @@ import { numPatches, numVisible } from '../nn/config';
 import { forwardMacs, trainFlops } from '../nn/flops';
 import { traceTrainStep, type TrainStep } from '../nn/trainStep';
 import { peakLearningRate } from '../optim/schedule';
-import { formatBytes, formatCount, formatLearningRate, groupDigits } from '../view/format';
+import { formatBytes, formatCount, formatLearningRate, groupDigits } from '../format';
 import type { ResolvedOptions } from './options';
 
 export interface RunPlan {

@@ -1,5 +1,5 @@
 /** Loss curves as SVG. */
-import { formatLearningRate, groupDigits } from './format';
+import { formatLearningRate, groupDigits } from '../format';
 import { fonts, palette, px, sideways, text } from './svg';
 import { niceTicks } from './ticks';
 

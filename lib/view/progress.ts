@@ -1,5 +1,5 @@
 /** What a person sees of a training run: one line that keeps itself up to date on a terminal, a line now and then elsewhere. */
-import { formatBytes, formatDuration, formatLearningRate, formatPercent, formatRate } from './format';
+import { formatBytes, formatDuration, formatLearningRate, formatPercent, formatRate } from '../format';
 
 /** What is written to: `process.stderr` or `process.stdout`, or anything like them. */
 export interface ProgressStream {

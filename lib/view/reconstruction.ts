@@ -1,7 +1,7 @@
 /** Pictures of what a masked autoencoder sees, makes of it and should have made. */
 import { MaeError } from '../errors';
 import { Panel, drawGrid } from './grid';
-import { formatPercent } from './format';
+import { formatPercent } from '../format';
 import { Normalisation, PictureShape, maskPicture, normalise, pasteVisible, patchGrid, patchify, toUint8, unpatchify } from './patches';
 import { StatisticsSource, applyStatistics, estimateStatistics, patchStatistics, statisticsLabels } from './patchStatistics';
 

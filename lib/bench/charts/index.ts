@@ -1,5 +1,5 @@
 /** The charts of a result, by file name. */
-import { formatCount, formatPercent } from '../../view/format';
+import { formatCount, formatPercent } from '../../format';
 import { nameOf, paperFlopRatio } from '../paper';
 import { rooflineSeconds } from '../profile';
 import type { BenchResult, Masking, Profile, ProfiledOp, Scaling, Sweep } from '../result';
