@@ -4,11 +4,12 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ArrayDataset } from '../lib/data/array';
-import { readSafetensors } from '../lib/io/safetensors';
+import { readSafetensors, writeSafetensors } from '../lib/io/safetensors';
 import { MaskedAutoencoder } from '../lib/nn/maskedAutoencoder';
 import { RandomStream } from '../lib/random';
 import { readMetrics } from '../lib/train/metrics';
 import { pretrain, type PretrainCall } from '../lib/train/pretrain';
+import { errorOf } from './helpers/errors';
 import { drawFolder } from './helpers/pictures';
 
 /** MAE_DEVICE=cuda runs all of this on a GPU; with MAE_GEMM=rule, for runs in two processes are compared bit for bit. */
@@ -144,6 +145,59 @@ test('load takes a run folder (its newest checkpoint), a checkpoint folder or th
     expectSameWeights(path.join(folder, 'again'), checkpoint);
   }
   expect(() => MaskedAutoencoder.load(folder)).toThrow(/no checkpoint and no model\.safetensors in .*give a run folder/);
+});
+
+describe('--init-from', () => {
+  /** A rate that changes no weight. */
+  const still = { lr: 1e-30, maxSteps: 1 };
+
+  test('takes the weights alone: optimizer and schedule begin anew', async () => {
+    const { checkpoint } = await run({ out: out('first') });
+    const second = await run({ out: out('second'), initFrom: out('first'), seed: 4, normPixLoss: true, ...still });
+    expectSameWeights(second.checkpoint, checkpoint);
+    expect(JSON.parse(readFileSync(path.join(second.checkpoint, 'state.json'), 'utf8'))).toMatchObject({ step: 1, optimizerStep: 1 });
+    expect(JSON.parse(readFileSync(path.join(out('second'), 'config.json'), 'utf8'))).toMatchObject({ initFrom: out('first') });
+  });
+
+  test('an encoder alone: one line says that the decoder starts from its initialisation', async () => {
+    const { checkpoint } = await run({ out: out('first') });
+    const { model } = MaskedAutoencoder.load(checkpoint, { device });
+    const encoder = path.join(folder, 'encoder.safetensors');
+    await model.save(encoder, { encoderOnly: true });
+    model.dispose();
+    const drawn = weights((await run({ out: out('drawn'), ...still })).checkpoint);
+    let said = '';
+    const stream = { write: (text: string) => Boolean((said += text)), isTTY: false };
+    const second = await run({ out: out('second'), initFrom: encoder, ...still, quiet: false, stream });
+    expect(said.match(/encoder only: the decoder starts from its initialisation/g)).toHaveLength(1);
+    const trained = weights(checkpoint);
+    for (const [name, { data }] of weights(second.checkpoint)) {
+      const from = name.startsWith('decoder') || name === 'mask_token' ? drawn : trained;
+      expect([name, data]).toEqual([name, from.get(name)!.data]);
+    }
+  });
+
+  test('a resumed run goes on from its checkpoint, and needs the first weights no more', async () => {
+    await run({ out: out('first'), maxSteps: 3 });
+    const whole = await run({ out: out('whole'), initFrom: out('first') });
+    await run({ out: out('part'), initFrom: out('first'), maxSteps: 7 });
+    rmSync(out('first'), { recursive: true });
+    expectSameWeights((await run({ out: out('part'), initFrom: out('first'), resume: true })).checkpoint, whole.checkpoint);
+  });
+
+  test('weights of another architecture are refused, and no run folder is made', async () => {
+    const { checkpoint } = await run({ out: out('first'), maxSteps: 1 });
+    const nameless = path.join(folder, 'nameless.safetensors');
+    await writeSafetensors(nameless, weights(checkpoint));
+    const refusal = (options: Partial<PretrainCall>) => errorOf(() => run({ out: out(), initFrom: out('first'), ...options }));
+    expect(await refusal({ numHeads: 1, decoderDepth: 2 })).toMatch(
+      /^MAE_CHECKPOINT .*step-1\/model\.safetensors is of another architecture: numHeads is 2 there and 1 here; decoderDepth is 1 there and 2 here/,
+    );
+    expect(await refusal({ imageSize: [8, 32] })).toMatch(/imageSize is 16x16 there and 8x32 here/);
+    expect(await refusal({ imageSize: 32, initFrom: nameless })).toMatch(/^MAE_CHECKPOINT .*wrong shape: .*of another picture size/);
+    expect(await refusal({ initFrom: 'nowhere' })).toMatch(/^MAE_FILE .*nowhere/);
+    expect(existsSync(out())).toBe(false);
+  });
 });
 
 test('bf16 trains as well and says so in its state', async () => {
@@ -310,6 +364,15 @@ describe('the command line', () => {
     expect(command(...args).stdout).toMatch(/stopped at --max-steps after 2 steps: loss .*--resume --max-steps <more>/s);
     expect(command('pretrain', '--out', 'run', '--resume').stdout).toContain('stopped at --max-steps after 2 steps: nothing left to do');
     expect(command('pretrain', '--out', 'run', '--resume', '--max-steps', '9').stdout).toContain('done after 6 steps: loss');
+  });
+
+  test('--init-from, a folder that is called like a number, and what --dry-run says of it', () => {
+    const args = ['pretrain', '--data', 'pictures', '--epochs', '2', '--max-steps', '1', '--reconstruct-every', '0', ...flags, ...more];
+    expect(command(...args, '--out', '1').status).toBe(0);
+    const second = command(...args, '--out', '2', '--init-from', '1');
+    expect([second.status, second.stderr]).toEqual([0, expect.stringContaining('starting from the weights in 1/checkpoints/step-1/')]);
+    expect(command(...args, '--out', '3', '--init-from', '1', '--dry-run').stdout).toContain('starting from the weights in 1/');
+    expect(command(...args, '--out', '3', '--init-from', '4', '--dry-run').stderr).toContain('could not open 4: no such file');
   });
 
   test('--dry-run trains nothing', () => {

@@ -43,7 +43,7 @@ export function collectOptions(
   const given: Record<string, unknown> = { ...base, ...(typeof flags.config === 'string' ? readConfigFile(flags.config) : {}) };
   for (const { key, type } of fields()) {
     if (command.getOptionValueSource(key) !== 'cli') continue;
-    const value = type === 'boolean' ? flags[key] : parseValue(String(flags[key]));
+    const value = type === 'boolean' || type === 'string' ? flags[key] : parseValue(String(flags[key]));
     given[key] = type === 'array' && typeof value === 'number' ? [value] : value; // --mean 0.5 for one channel
   }
   if (given.data === undefined) {

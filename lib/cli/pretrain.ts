@@ -4,6 +4,7 @@ import { Loader } from '../data/loader';
 import { openDataset } from '../data/open';
 import { MaeError } from '../errors';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
+import { initialiseFrom } from '../train/initialise';
 import { modelOptions, resolveOptions, stepOptions } from '../train/options';
 import { pretrain, type PretrainResult } from '../train/pretrain';
 import { savedOptions } from '../train/runFolder';
@@ -30,7 +31,7 @@ export function pretrainCommand(program: Command): void {
     }
     const options = collectOptions(flags, command, own);
     if (resume && typeof resume === 'string' && !options.out) options.out = resume;
-    if (flags.dryRun) return dryRun(options);
+    if (flags.dryRun) return dryRun(options, Boolean(resume));
     using interrupt = interruptible((line) => process.stderr.write(`\n${line}\n`));
     const result = await pretrain({ ...options, resume, signal: interrupt.signal, quiet: Boolean(flags.quiet) });
     if (!flags.quiet) describe(result);
@@ -56,13 +57,14 @@ export function describe(result: PretrainResult): void {
   if (result.ended !== 'done') console.log(`  go on with       mae pretrain --out ${result.out} --resume${further}`);
 }
 
-async function dryRun(given: Parameters<typeof resolveOptions>[0]): Promise<void> {
+async function dryRun(given: Parameters<typeof resolveOptions>[0], resumes: boolean): Promise<void> {
   const options = resolveOptions(given);
   const dataset = openDataset(options.data, { cacheBytes: 0, log: () => undefined });
   using model = new MaskedAutoencoder(modelOptions(options));
   const step = model.trainStep(stepOptions(options));
   const { stepsPerEpoch } = new Loader(dataset, { batchSize: step.effectiveBatch, imageSize: model.config.imageSize });
   console.log(JSON.stringify(options, null, 2));
+  if (options.initFrom !== undefined && !resumes) for (const line of initialiseFrom(options.initFrom, model)) console.log(line);
   for (const line of describePlan(model, step, options, dataset.length, stepsPerEpoch).lines) console.log(line);
   const { imageSize, inChans } = model.config;
   const images = Uint8Array.from({ length: step.effectiveBatch * imageSize[0] * imageSize[1] * inChans }, (_, i) => (i * 7919) % 256);

@@ -44,6 +44,10 @@ export const pretrainSchema = z.strictObject({
     .enum(Object.keys(presets) as PresetName[])
     .default('vit-base/16')
     .describe('sizes of the model'),
+  initFrom: z
+    .string()
+    .optional()
+    .describe('weights to start from, with or without a decoder (a run, a checkpoint, a .safetensors file); not read by --resume'),
   recipe: z
     .enum(Object.keys(recipes) as RecipeName[])
     .optional()

@@ -13,6 +13,7 @@ import { cosineSchedule, type Schedule } from '../optim/schedule';
 import { TrainingProgress, type ProgressStream } from '../view/progress';
 import { type CheckpointState, loadCheckpoint, saveCheckpoint } from './checkpoint';
 import { somePictures, reconstructionPicture, validationLoss } from './evaluation';
+import { initialiseFrom } from './initialise';
 import { modelOptions, type PretrainOptions, type ResolvedOptions, resolveOptions, stepOptions } from './options';
 import { resumePoint, RunFolder } from './runFolder';
 import { describePlan } from './summary';
@@ -163,7 +164,7 @@ class Pretraining {
 
   async go(checkpoint: string | undefined): Promise<PretrainResult> {
     const { options, model, step, hooks } = this;
-    const start = checkpoint ? this.resume(checkpoint) : { step: 0, epoch: 0, stepInEpoch: 0 };
+    const start = checkpoint ? this.resume(checkpoint) : this.begin();
     const folder = (this.folder = RunFolder.open(this.out, checkpoint ? start.step : undefined, options.tensorboard));
     this.lastCheckpoint = checkpoint;
     const plan = describePlan(model, step, options, this.dataset.length, this.loader.stepsPerEpoch);
@@ -223,6 +224,12 @@ class Pretraining {
     for (let epoch = start.epoch; epoch < epochs; epoch++) {
       for (let i = epoch === start.epoch ? start.stepInEpoch : 0; i < few.length; i++) yield { ...few[i], epoch, step: i };
     }
+  }
+
+  private begin(): Cursor {
+    const { initFrom } = this.options;
+    if (initFrom !== undefined) for (const line of initialiseFrom(initFrom, this.model)) this.hooks.log(line);
+    return { step: 0, epoch: 0, stepInEpoch: 0 };
   }
 
   private resume(checkpoint: string): Cursor {
