@@ -207,6 +207,26 @@ test('bf16 trains as well and says so in its state', async () => {
   expect(result.loss).toBeLessThan(0.9 * (first.loss as number));
 });
 
+test('a broken picture is warned about once, by the run itself: training, validation and reconstructions look at it', async () => {
+  for (const name of ['train', 'held-out']) {
+    await drawFolder(path.join(folder, name), 9, 16);
+    writeFileSync(path.join(folder, name, 'broken.jpg'), 'not a picture');
+  }
+  let said = '';
+  const stream = { write: (text: string) => Boolean((said += text)), isTTY: false };
+  const elsewhere = jest.spyOn(console, 'error').mockImplementation();
+  const data = path.join(folder, 'train');
+  const looks = { valEvery: 1, reconstructEvery: 1, batchSize: 10, epochs: 2 };
+  for (const valData of [undefined, path.join(folder, 'held-out')]) {
+    said = '';
+    await run({ ...looks, data, valData, out: out(valData ? 'with' : 'without'), quiet: false, stream });
+    expect(said.match(/train\/broken\.jpg/g)).toHaveLength(1);
+    expect(said.match(/held-out\/broken\.jpg/g) ?? []).toHaveLength(valData ? 1 : 0);
+  }
+  expect(elsewhere).not.toHaveBeenCalled();
+  elsewhere.mockRestore();
+});
+
 test('--overfit drives the loss of one batch down', async () => {
   const result = await run({ out: out(), overfit: 1, epochs: 60, normPixLoss: false });
   expect(result.steps).toBe(60);

@@ -37,7 +37,7 @@ export interface LoaderOptions {
   workers?: number;
   /** Batches prepared ahead. Default 2. */
   prefetch?: number;
-  /** A picture that cannot be decoded is replaced by another one, with one warning (default), or stops the iteration. */
+  /** A picture that cannot be decoded is replaced by another one, with one warning for the data set (default), or stops the iteration. */
   broken?: 'replace' | 'stop';
   /** Every batch gets arrays of its own, instead of those of a ring. */
   copy?: boolean;
@@ -61,6 +61,9 @@ export interface Batch {
 
 const MAX_REPLACEMENTS = 1000;
 
+/** Broken pictures that were warned about: once for a data set, however many loaders go over it (training, validation, reconstructions). */
+const warned = new WeakMap<Dataset, Set<number>>();
+
 /**
  * An async iterable of batches.
  *
@@ -79,7 +82,6 @@ export class Loader implements AsyncIterable<Batch> {
   waitMs = 0;
   private readonly crops: CropSettings;
   private readonly options;
-  private readonly warned = new Set<number>();
   private iteration: { pending: Promise<Batch>[]; stopped: boolean } | undefined;
 
   /** @throws MaeError MAE_ARGUMENT for an impossible option, MAE_DATA when there are fewer pictures than one batch needs */
@@ -267,8 +269,9 @@ export class Loader implements AsyncIterable<Batch> {
     const { dataset } = this;
     const { broken, log } = this.options;
     if (broken === 'stop') throw brokenError(dataset, index, source);
-    if (!this.warned.has(index)) {
-      this.warned.add(index);
+    const known = warned.get(dataset) ?? new Set();
+    if (!known.has(index)) {
+      warned.set(dataset, known.add(index));
       log(`warning: ${dataset.pathOf(index)} cannot be decoded and is replaced by other pictures: ${source.reason}`);
     }
     for (let attempt = 0; attempt < MAX_REPLACEMENTS; ++attempt) {

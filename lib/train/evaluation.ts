@@ -1,11 +1,16 @@
 /** Looking at a model in the middle of its training: the loss on held-out pictures, and reconstructions. */
 import type { Dataset } from '../data/dataset';
-import { Loader } from '../data/loader';
+import { Loader, type LoaderOptions } from '../data/loader';
 import type { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { maskRatioLadder, reconstruct, reconstructionGrid, type Reconstruction, type ReconstructOptions } from '../view/reconstruction';
 
 /** Loss over all pictures of a data set, resized and centre-cropped, each with the mask of epoch 0: comparable from one time to the next. */
-export async function validationLoss(model: MaskedAutoencoder, dataset: Dataset, batchSize: number, workers?: number): Promise<number> {
+export async function validationLoss(
+  model: MaskedAutoencoder,
+  dataset: Dataset,
+  batchSize: number,
+  { workers, log }: Pick<LoaderOptions, 'workers' | 'log'> = {},
+): Promise<number> {
   const loader = new Loader(dataset, {
     batchSize: Math.min(batchSize, dataset.length),
     imageSize: model.config.imageSize,
@@ -14,6 +19,7 @@ export async function validationLoss(model: MaskedAutoencoder, dataset: Dataset,
     dropLast: false,
     augment: 'eval',
     workers,
+    log,
   });
   let sum = 0;
   for await (const { images, indices } of loader) sum += (await model.forward(images, { indices })).loss * indices.length;
@@ -25,7 +31,7 @@ export async function somePictures(
   model: MaskedAutoencoder,
   dataset: Dataset,
   count: number,
-  { spread, broken = 'replace' }: { spread: boolean; broken?: 'replace' | 'stop' },
+  { spread, broken, log }: { spread: boolean } & Pick<LoaderOptions, 'broken' | 'log'>,
 ): Promise<Uint8Array> {
   const loader = new Loader(dataset, {
     batchSize: Math.min(count, dataset.length),
@@ -35,6 +41,7 @@ export async function somePictures(
     augment: 'eval',
     copy: true,
     broken,
+    log,
   });
   for await (const { images } of loader) return images as Uint8Array;
   throw new Error('unreachable: a loader gives at least one batch');

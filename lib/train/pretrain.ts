@@ -114,6 +114,8 @@ class Pretraining {
   private failure: unknown;
   private shown: Uint8Array | undefined;
   private readonly throughput = new Throughput();
+  /** Writes a line above the progress. */
+  private readonly log = (line: string): void => (this.progress ? this.progress.note(line) : void this.hooks.log(line));
 
   constructor(
     private readonly options: ResolvedOptions,
@@ -155,7 +157,7 @@ class Pretraining {
         ratio: options.ratio,
         workers: options.workers ?? availableParallelism(),
         broken: options.broken,
-        log: (line) => (this.progress ? this.progress.note(line) : hooks.log(line)),
+        log: this.log,
       });
     };
     const stepsPerEpoch = Math.min(make(0, 0).stepsPerEpoch, options.overfit ?? Infinity);
@@ -331,7 +333,10 @@ class Pretraining {
   private async validate({ step, epoch }: { step: number; epoch: number }): Promise<void> {
     await this.settled;
     if (this.failure || !this.validation) return;
-    const loss = await validationLoss(this.model, this.validation, this.options.batchSize, this.options.workers);
+    const loss = await validationLoss(this.model, this.validation, this.options.batchSize, {
+      workers: this.options.workers,
+      log: this.log,
+    });
     this.last.validationLoss = loss;
     this.validatedStep = step;
     this.folder?.record({ step, epoch, validationLoss: loss });
@@ -342,7 +347,7 @@ class Pretraining {
     await this.settled;
     // Float pictures have no colours to look at.
     if (this.failure || this.dataset.dtype !== 'uint8' || this.model.config.inChans !== 3) return;
-    this.shown ??= await somePictures(this.model, this.validation ?? this.dataset, SHOWN, { spread: true });
+    this.shown ??= await somePictures(this.model, this.validation ?? this.dataset, SHOWN, { spread: true, log: this.log });
     this.lastReconstructions = await this.folder?.writeReconstructions(step, await reconstructionPicture(this.model, this.shown));
     await this.writeCurve();
   }
