@@ -441,6 +441,26 @@ describe('training steps', () => {
     expect([norms[1] / norms[0], norms[2] / norms[1]]).toEqual([expect.closeTo(0.95, 6), 1]);
   });
 
+  test('steps over one model share its optimizer: moments and their count go on from one to the other, bit for bit', async () => {
+    const trained = async (stepOf: (model: MaskedAutoencoder, i: number) => TrainStep): Promise<unknown> => {
+      using model = new MaskedAutoencoder(tiny);
+      const images = picturesFor(model, 2);
+      for (let i = 0; i < 6; i++) await take(stepOf(model, i), { images, indices: Int32Array.of(2 * i, 2 * i + 1) });
+      return bitsOf(await model.weights());
+    };
+    const made: TrainStep[] = [];
+    const options: TrainStepOptions = { batchSize: 2 };
+    const one = await trained((model, i) => (made[0] = i === 0 ? model.trainStep(options) : made[0]));
+    // In turns, and from the fifth on by one that is made when another was disposed.
+    const several = await trained((model, i) => {
+      if (i === 4) made[0].dispose();
+      if (i < 2 || i === 4) made[i % 2] = model.trainStep(options);
+      return made[i % 2];
+    });
+    expect(several).toEqual(one);
+    expect(made.map(({ optimizerStep }) => optimizerStep)).toEqual([6, 6]);
+  });
+
   test('a step that is not finite changes neither weights nor moments; the next one trains', async () => {
     using model = new MaskedAutoencoder({ ...tiny, imageDType: 'f32' });
     const images = picturesFor(model, 2);

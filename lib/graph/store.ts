@@ -27,6 +27,8 @@ export class Store {
   readonly parameters: readonly Parameter[];
   /** Elements of the flat buffers, padding included. */
   readonly count: number;
+  /** Optimizer steps that the moments have seen: t of the bias corrections, of all training steps over this store together. */
+  optimizerStep = 0;
   private readonly elementOffset = new Map<Parameter, number>();
   private readonly constantOffset = new Map<Constant, number>();
   private readonly buffers = new Map<StoreBuffer | 'constants', NativeBuffer>();

@@ -109,8 +109,6 @@ export class TrainStep {
   readonly batchSize: number;
   readonly accumIter: number;
   readonly optimizer: AdamW;
-  /** Optimizer steps taken so far: t of the bias corrections. Saved and restored with the optimizer's state. */
-  optimizerStep = 0;
   private readonly report: Tensor;
   private readonly stages: readonly Stage[];
   /** An input of every run, not a buffer of the store: steps over one model may have different weight decay. */
@@ -118,6 +116,7 @@ export class TrainStep {
   private readonly clipGrad: number;
   private readonly givenNoise: boolean;
   private readonly mae: Mae;
+  private readonly store: Store;
   private readonly imageDType: 'u8' | 'f32';
   private readonly onDispose: () => void;
   private pictures = 0;
@@ -136,6 +135,7 @@ export class TrainStep {
       throw new MaeError('MAE_ARGUMENT', `trainStep: clipGrad must be a number of at least 0, got ${this.clipGrad}`);
     this.givenNoise = options.givenNoise ?? false;
     this.mae = mae;
+    this.store = store;
     this.imageDType = imageDType;
     this.onDispose = onDispose;
     this.tunes = store.deviceKind === 'cuda';
@@ -153,6 +153,14 @@ export class TrainStep {
     this.program = new Program(trace, store, { ...options.program, microBatches: this.accumIter });
     const backward = Array.from({ length: this.accumIter }, (_, i) => ({ segment: 'backward', microBatch: i, accumulate: i > 0 }));
     this.stages = [...backward, { segment: 'update' }];
+  }
+
+  /**
+   * Optimizer steps taken so far over this model, by all its training steps: they share the moments, so they share t of the bias corrections.
+   * Saved and restored with the moments.
+   */
+  get optimizerStep(): number {
+    return this.store.optimizerStep;
   }
 
   /** Pictures of one step. */
@@ -203,7 +211,7 @@ export class TrainStep {
     else if (batch.noise)
       throw new MaeError('MAE_ARGUMENT', 'trainStep.run: this step draws its own masks; make it with givenNoise: true to give it noise');
     this.pictures += this.effectiveBatch;
-    this.optimizerStep++;
+    this.store.optimizerStep++;
     const control = encodeControl({
       lr,
       optimizerStep: this.optimizerStep,

@@ -11,7 +11,6 @@ import { toMetadata } from '../io/metadata';
 import { type HostTensor, readSafetensors, writeSafetensors } from '../io/safetensors';
 import { checkpointName, listCheckpoints, MODEL_FILE } from '../io/weights';
 import type { MaskedAutoencoder } from '../nn/maskedAutoencoder';
-import type { TrainStep } from '../nn/trainStep';
 
 const stateSchema = z.object({
   /** Optimizer steps done. */
@@ -33,13 +32,7 @@ const stateSchema = z.object({
 export type CheckpointState = z.infer<typeof stateSchema>;
 
 /** Writes a checkpoint and then removes the oldest ones beyond `keep`. @returns its folder. @throws MaeError MAE_FILE */
-export async function saveCheckpoint(
-  runFolder: string,
-  model: MaskedAutoencoder,
-  step: TrainStep,
-  state: CheckpointState,
-  keep: number,
-): Promise<string> {
+export async function saveCheckpoint(runFolder: string, model: MaskedAutoencoder, state: CheckpointState, keep: number): Promise<string> {
   const folder = path.join(runFolder, 'checkpoints');
   const target = path.join(folder, checkpointName(state.step));
   // All reads are enqueued before anything else runs, so they see one moment of the training.
@@ -49,7 +42,7 @@ export async function saveCheckpoint(
   for (const [name, tensor] of moment2) moments.set(`moment2.${name}`, tensor);
   await writeFolderAtomic(target, async (temporary) => {
     await writeSafetensors(path.join(temporary, MODEL_FILE), weights, toMetadata(model.config));
-    await writeSafetensors(path.join(temporary, 'optimizer.safetensors'), moments, { optimizerStep: String(step.optimizerStep) });
+    await writeSafetensors(path.join(temporary, 'optimizer.safetensors'), moments, { optimizerStep: String(model.store.optimizerStep) });
     await writeFileAtomic(path.join(temporary, 'state.json'), `${JSON.stringify(state, null, 2)}\n`);
   });
   await writeFileAtomic(path.join(folder, 'latest'), `${checkpointName(state.step)}\n`);
@@ -75,8 +68,8 @@ export function readState(checkpoint: string): CheckpointState {
   }
 }
 
-/** Puts weights, moments and counters of a checkpoint into a model and its training step. @throws MaeError MAE_CHECKPOINT, MAE_FORMAT, MAE_FILE */
-export function loadCheckpoint(checkpoint: string, model: MaskedAutoencoder, step: TrainStep): CheckpointState {
+/** Puts weights, moments and the optimizer's count of a checkpoint into a model. @throws MaeError MAE_CHECKPOINT, MAE_FORMAT, MAE_FILE */
+export function loadCheckpoint(checkpoint: string, model: MaskedAutoencoder): CheckpointState {
   const state = readState(checkpoint);
   const modelFile = path.join(checkpoint, MODEL_FILE);
   const report = model.setWeights(readSafetensors(modelFile).tensors, modelFile);
@@ -91,6 +84,6 @@ export function loadCheckpoint(checkpoint: string, model: MaskedAutoencoder, ste
       .map(([name, tensor]) => [name.slice(moment.length + 1), tensor] as const);
     model.setMoments(moment, new Map(own));
   }
-  step.optimizerStep = state.optimizerStep;
+  model.store.optimizerStep = state.optimizerStep;
   return state;
 }

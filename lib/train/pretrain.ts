@@ -235,7 +235,7 @@ class Pretraining {
   }
 
   private resume(checkpoint: string): Cursor {
-    const state = loadCheckpoint(checkpoint, this.model, this.step);
+    const state = loadCheckpoint(checkpoint, this.model);
     const now = this.state({ step: 0, epoch: 0, stepInEpoch: 0 });
     if (state.seed !== now.seed) {
       throw new MaeError(
@@ -360,7 +360,7 @@ class Pretraining {
   private async save(cursor: Cursor): Promise<string> {
     await this.settled;
     if (this.failure) throw this.failure;
-    this.lastCheckpoint = await saveCheckpoint(this.out, this.model, this.step, this.state(cursor), this.options.keep);
+    this.lastCheckpoint = await saveCheckpoint(this.out, this.model, this.state(cursor), this.options.keep);
     this.progress?.note(`step ${cursor.step}: saved ${this.lastCheckpoint}`);
     this.hooks.onCheckpoint?.({ step: cursor.step, path: this.lastCheckpoint });
     return this.lastCheckpoint;
