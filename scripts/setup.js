@@ -1,11 +1,13 @@
 // Everything from a bare clone to something that runs: npm packages, the compiled TypeScript, the addon. Does only what is not done yet,
-// and needs nothing but Node itself to start. `npm run demo`, `npm test` and `npm run build` begin with it.
+// and needs nothing but Node itself to start. `npm run demo`, `npm test` and `npm run build` begin with it. `--pack`, before `npm pack` and
+// `npm publish`: TypeScript alone, from an empty dist, for what was compiled from sources that are gone must not be published.
 'use strict';
 const { spawnSync } = require('node:child_process');
-const { existsSync, readdirSync, statSync } = require('node:fs');
+const { existsSync, readdirSync, rmSync, statSync } = require('node:fs');
 const path = require('node:path');
 
 const root = path.resolve(__dirname, '..');
+const packs = process.argv.includes('--pack');
 
 function step(what, command, args, options = {}) {
   console.log(`• ${what}`);
@@ -41,6 +43,7 @@ function packages() {
 }
 
 function typescript() {
+  if (packs) rmSync(path.join(root, 'dist'), { recursive: true, force: true });
   const sources = Math.max(newest(path.join(root, 'lib'), /\.ts$/), timeOf('tsconfig.json'));
   if (timeOf('dist/index.js') > sources) return;
   step('compiling TypeScript', process.execPath, [path.join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json']);
@@ -48,4 +51,4 @@ function typescript() {
 
 packages();
 typescript();
-require('./build').build({ onlyIfStale: true });
+if (!packs) require('./build').build({ onlyIfStale: true });
