@@ -1,6 +1,6 @@
 /** The public API of node-mae. */
 export { MaskedAutoencoder, type ForwardOptions, type ForwardResult, type ModelOptions } from './nn/maskedAutoencoder';
-export { type ImageBatch } from './nn/images';
+export { type ImageBatch } from './nn/inputs';
 export { type StepBatch, type StepResult, TrainStep, type TrainStepOptions } from './nn/trainStep';
 export { type MaeConfig, type MaeOptions, IMAGENET_MEAN, IMAGENET_STD } from './nn/config';
 export { presets, type PresetName } from './nn/presets';

@@ -1,5 +1,6 @@
 /** What a schema found wrong with a user's options, in words: the option, what it needs, what it got. */
 import type { z } from 'zod';
+import { MaeError } from './errors';
 
 /**
  * One line for each wrong option, such as `maskRatio: expected number to be <1, got 1.5`.
@@ -15,6 +16,20 @@ export function describeIssues(error: z.ZodError, given: unknown, known: readonl
     return `${name ? `${name}: ` : ''}${need}, got ${inWords(value)}`;
   });
   return lines.join('\n');
+}
+
+/**
+ * Refuses option names that a call does not have, which would change nothing without a word.
+ * @param known  all names that there are; the type keeps them in step with the options' interface
+ * @throws MaeError MAE_ARGUMENT
+ */
+export function checkNames<T extends object>(call: string, options: T, known: Record<keyof NoInfer<T>, true>): void {
+  if (typeof options !== 'object' || options === null) {
+    throw new MaeError('MAE_ARGUMENT', `${call}: options must be an object, got ${inWords(options)}`);
+  }
+  const names = Object.keys(known);
+  const unknown = Object.keys(options).filter((name) => !names.includes(name));
+  if (unknown.length > 0) throw new MaeError('MAE_ARGUMENT', `${call}: ${unknown.map((name) => unknownOption(name, names)).join('\n')}`);
 }
 
 function unknownOption(key: string, known: readonly string[]): string {

@@ -23,7 +23,7 @@ export function checkDataCommand(program: Command): void {
         if (done === 1) bar.start(total, 0);
         bar.update(done);
       };
-      const report = await checkData(path, { ...options, onProgress }).finally(() => bar.stop());
+      const report = await checkData(path, { imageSize: options.imageSize, sample: options.sample, onProgress }).finally(() => bar.stop());
       console.log(options.json ? JSON.stringify(report, undefined, 2) : formatReport(report));
       if (report.broken.length > 0) process.exitCode = 1;
     });

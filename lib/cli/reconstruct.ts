@@ -1,6 +1,6 @@
 /** `mae reconstruct`: what a trained model makes of pictures. */
 import { statSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { openDataset } from '../data/open';
 import type { Dataset } from '../data/dataset';
 import { PictureFiles } from '../data/files';
@@ -9,7 +9,7 @@ import { writeFileAtomic } from '../io/atomic';
 import { describeWeights } from '../io/weightsReport';
 import { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { ladderPicture, reconstructionPicture, somePictures } from '../train/evaluation';
-import type { StatisticsSource } from '../view/patchStatistics';
+import { statisticsLabels, type StatisticsSource } from '../view/patchStatistics';
 import { positiveInteger } from './pack';
 
 interface Flags {
@@ -33,10 +33,13 @@ export function reconstructCommand(program: Command): void {
     .option('--count <pictures>', 'at most so many pictures of a folder', positiveInteger, 8)
     .option('--mask-ratio <ratio>', "default: the model's")
     .option('--ladder [ratios]', 'one column pair for each mask ratio (paper, figure 4); default 0.5,0.75,0.9')
-    .option(
-      '--statistics <source>',
-      "norm-pix models: patch statistics from 'visible' patches, the 'target' (uses the original) or 'raw'",
-      'visible',
+    .addOption(
+      new Option(
+        '--statistics <source>',
+        "norm-pix models: patch statistics from 'visible' patches, the 'target' (uses the original) or 'raw'",
+      )
+        .choices(Object.keys(statisticsLabels))
+        .default('visible'),
     )
     .option('--seed <number>', 'of the masks', '0')
     .option('--device <device>', 'auto, cpu, cuda or cuda:<number>', 'auto')
@@ -63,9 +66,6 @@ function takeFromLadder(pictures: readonly string[], flags: Flags): string[] {
 }
 
 async function draw(model: MaskedAutoencoder, pictures: readonly string[], flags: Flags): Promise<Buffer> {
-  if (!['raw', 'visible', 'target'].includes(flags.statistics)) {
-    throw new MaeError('MAE_ARGUMENT', `reconstruct: --statistics must be raw, visible or target, got '${flags.statistics}'`);
-  }
   const dataset = open(pictures);
   const images = await somePictures(model, dataset, flags.count, { spread: false, broken: 'stop' });
   const { statistics, ladder } = flags;

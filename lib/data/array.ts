@@ -1,5 +1,6 @@
 /** Pictures that are in memory already. */
 import { MaeError } from '../errors';
+import { checkNames } from '../issues';
 import type { Dataset, PictureSource } from './dataset';
 
 export interface ArrayDatasetOptions {
@@ -33,7 +34,17 @@ export class ArrayDataset implements Dataset {
   private images: Uint8Array | Float32Array;
 
   /** @throws MaeError MAE_ARGUMENT when the sizes do not go together */
-  constructor({ images, height, width, channels, labels, classes = [], name = 'ArrayDataset' }: ArrayDatasetOptions) {
+  constructor(options: ArrayDatasetOptions) {
+    checkNames('ArrayDataset', options, {
+      images: true,
+      height: true,
+      width: true,
+      channels: true,
+      labels: true,
+      classes: true,
+      name: true,
+    });
+    const { images, height, width, channels, labels, classes = [], name = 'ArrayDataset' } = options;
     const positive = (value: number): boolean => Number.isInteger(value) && value > 0;
     if (!positive(height) || !positive(width) || !positive(channels)) {
       throw new MaeError(
@@ -57,6 +68,12 @@ export class ArrayDataset implements Dataset {
     if (labels && labels.length !== this.length) {
       throw new MaeError('MAE_ARGUMENT', `${name}: labels needs one number per picture (${this.length}), got ${labels.length}`);
     }
+    const strange = Array.from(labels ?? []).findIndex((label) => !(Number.isInteger(label) && label >= -1));
+    if (strange >= 0)
+      throw new MaeError(
+        'MAE_ARGUMENT',
+        `${name}: labels needs whole numbers from 0, or −1 for none, got ${labels![strange]} at ${strange}`,
+      );
     this.name = name;
     this.height = height;
     this.width = width;

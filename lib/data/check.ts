@@ -1,6 +1,8 @@
 /** What is in a data set, and what in it would disturb a training run. */
+import { MaeError } from '../errors';
 import { IMAGENET_MEAN, IMAGENET_STD } from '../nn/config';
 import { formatBytes, groupDigits } from '../format';
+import { checkNames } from '../issues';
 import type { Dataset } from './dataset';
 import { isBroken, readPixels } from './dataset';
 import { decodeConcurrency, readHeader } from './decode';
@@ -53,10 +55,15 @@ const SHORT_SIDES = [0, 32, 64, 128, 224, 256, 512, 1024, Infinity];
  * Decodes the pictures of a folder or packed data set once and reports on them. Broken pictures are listed, not thrown.
  * @throws MaeError MAE_DATA, MAE_FILE or MAE_FORMAT when there is no data set at the path
  */
-export async function checkData(path: string, { imageSize = 224, sample, onProgress }: CheckOptions = {}): Promise<CheckReport> {
+export async function checkData(path: string, options: CheckOptions = {}): Promise<CheckReport> {
+  checkNames('checkData', options, { imageSize: true, sample: true, onProgress: true });
+  const { imageSize = 224, sample = Infinity, onProgress } = options;
+  for (const [name, value] of Object.entries({ imageSize, sample })) {
+    if (!(value >= 1)) throw new MaeError('MAE_ARGUMENT', `checkData: ${name} needs a number from 1, got ${value}`);
+  }
   const dataset = openDataset(path, { cacheBytes: 0 });
   try {
-    const count = Math.min(sample ?? Infinity, dataset.length);
+    const count = Math.min(Math.floor(sample), dataset.length);
     const sizes: [number, number][] = [];
     const formats: Record<string, number> = {};
     const converted = { greyscale: 0, cmyk: 0, sixteenBit: 0, alpha: 0, rotated: 0 };

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { MaeError, fileError } from '../errors';
 import { formatBytes } from '../format';
+import { checkNames } from '../issues';
 import { PictureCache } from './cache';
 import type { Dataset, PictureSource } from './dataset';
 import { PICTURE_EXTENSIONS, decodeConcurrency, decodePicture, limitConcurrency, readHeader, reasonOf } from './decode';
@@ -44,10 +45,15 @@ export class ImageFolder implements Dataset {
 
   /** @throws MaeError MAE_DATA when the folder is absent, no folder, or has no picture below it */
   constructor(folder: string, options: ImageFolderOptions = {}) {
+    checkNames('ImageFolder', options, { size: true, cacheBytes: true, log: true });
     this.name = folder;
     this.size = options.size;
     if (this.size !== undefined && !(Number.isInteger(this.size) && this.size > 0)) {
       throw new MaeError('MAE_ARGUMENT', `ImageFolder: size needs a positive number of pixels, got ${this.size}`);
+    }
+    const { cacheBytes = 'auto' } = options;
+    if (cacheBytes !== 'auto' && !(cacheBytes >= 0)) {
+      throw new MaeError('MAE_ARGUMENT', `ImageFolder: cacheBytes needs 'auto' or a number of bytes from 0, got ${cacheBytes}`);
     }
     this.log = options.log ?? ((line) => console.error(line));
     const { files: relative, passedOver } = listPictures(folder);
@@ -57,7 +63,6 @@ export class ImageFolder implements Dataset {
     this.classes = sortBytewise([...new Set(relative.map(classOf))].filter((name) => name !== undefined));
     const number = new Map<string | undefined, number>(this.classes.map((name, i) => [name, i]));
     this.labels = Int32Array.from(relative, (file) => number.get(classOf(file)) ?? -1);
-    const { cacheBytes = 'auto' } = options;
     this.cache = new PictureCache(this.length, cacheBytes === 'auto' ? Math.floor(process.availableMemory() / 2) : cacheBytes, 3);
   }
 

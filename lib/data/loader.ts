@@ -1,6 +1,7 @@
 /** Batches of cropped pictures, prepared in the background. */
 import os from 'node:os';
 import { MaeError } from '../errors';
+import { checkNames } from '../issues';
 import { Purpose, permutation, philox, uniformInteger } from '../random';
 import { cropOf } from './augment';
 import type { Augment, CropSettings } from './augment';
@@ -90,6 +91,26 @@ export class Loader implements AsyncIterable<Batch> {
     options: LoaderOptions,
   ) {
     if (!options) throw new MaeError('MAE_ARGUMENT', 'Loader: needs options, batchSize and imageSize at least');
+    checkNames<LoaderOptions>('Loader', options, {
+      batchSize: true,
+      imageSize: true,
+      seed: true,
+      epochs: true,
+      startEpoch: true,
+      startStep: true,
+      shuffle: true,
+      dropLast: true,
+      augment: true,
+      flip: true,
+      scale: true,
+      ratio: true,
+      workers: true,
+      prefetch: true,
+      broken: true,
+      copy: true,
+      signal: true,
+      log: true,
+    });
     const augment = options.augment ?? 'random-resized-crop';
     const { epochs = Infinity, startEpoch = 0, startStep = 0, shuffle = true, dropLast = true, copy = false, signal } = options;
     const { workers = os.availableParallelism(), prefetch = 2, broken = 'replace', log = (line: string) => console.error(line) } = options;
@@ -112,6 +133,7 @@ export class Loader implements AsyncIterable<Batch> {
       if (!ok) throw new MaeError('MAE_ARGUMENT', `Loader: ${name} needs ${what}, got ${JSON.stringify(got) ?? String(got)}`);
     };
     const whole = (value: number, lowest: number): boolean => Number.isInteger(value) && value >= lowest;
+    need(typeof dataset?.fetch === 'function', 'dataset', 'a Dataset', typeof dataset);
     need(whole(batchSize, 1), 'batchSize', 'a positive integer', batchSize);
     need(whole(height, 1) && whole(width, 1), 'imageSize', 'a positive integer or [height, width]', imageSize);
     need(whole(seed, 0) && seed < 2 ** 32, 'seed', 'an integer from 0 to 4294967295', seed);

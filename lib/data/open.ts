@@ -13,7 +13,10 @@ import { PackedDataset } from './packed';
  * @throws MaeError MAE_DATA, MAE_FILE or MAE_FORMAT, saying what was looked for
  */
 export function openDataset(source: string | Dataset, options: ImageFolderOptions = {}): Dataset {
-  if (typeof source !== 'string') return source;
+  if (typeof source !== 'string') {
+    if (typeof source?.fetch === 'function') return source;
+    throw new MaeError('MAE_ARGUMENT', `openDataset: needs a folder, a .maepack file or a Dataset, got ${String(source)}`);
+  }
   if (!fs.statSync(source, { throwIfNoEntry: false })?.isFile()) return new ImageFolder(source, options);
   if (source.endsWith('.maepack') || PackedDataset.recognises(source)) return new PackedDataset(source);
   throw new MaeError(

@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { MaeError } from '../errors';
 import { writeFileAtomic } from '../io/atomic';
+import { checkNames } from '../issues';
 import { isBroken } from './dataset';
 import type { Picture } from './dataset';
 import { ImageFolder } from './folder';
@@ -31,7 +32,9 @@ const IN_FLIGHT = 64; // pictures being decoded or waiting to be written in orde
  * and are marked.
  * @throws MaeError MAE_DATA when there is no readable picture, MAE_FILE when writing fails, MAE_INTERRUPTED when the signal is aborted
  */
-export async function pack(folder: string, out: string, { size, onProgress, signal }: PackOptions = {}): Promise<PackResult> {
+export async function pack(folder: string, out: string, options: PackOptions = {}): Promise<PackResult> {
+  checkNames('pack', options, { size: true, onProgress: true, signal: true });
+  const { size, onProgress, signal } = options;
   const dataset = new ImageFolder(folder, { size, cacheBytes: 0 });
   const total = dataset.length;
   const description: PackDescription = {

@@ -1,5 +1,6 @@
 /** Mean and standard deviation of a data set's channels, for normalising pictures that are not like ImageNet's. */
 import { MaeError } from '../errors';
+import { checkNames } from '../issues';
 import type { Dataset, Picture } from './dataset';
 import { isBroken, readPixels } from './dataset';
 
@@ -54,8 +55,11 @@ export class ChannelSums {
  * @param samples  pictures to look at, evenly spaced over the data set; broken ones are left out
  * @throws MaeError MAE_DATA when none of them can be decoded
  */
-export async function statistics(dataset: Dataset, { samples = 1000 }: { samples?: number } = {}): Promise<ChannelStatistics> {
-  const count = Math.min(samples, dataset.length);
+export async function statistics(dataset: Dataset, options: { samples?: number } = {}): Promise<ChannelStatistics> {
+  checkNames('statistics', options, { samples: true });
+  const { samples = 1000 } = options;
+  if (!(samples >= 1)) throw new MaeError('MAE_ARGUMENT', `statistics: samples needs a number of pictures from 1, got ${samples}`);
+  const count = Math.min(Math.floor(samples), dataset.length);
   const sums = new ChannelSums(dataset.channels);
   const atOnce = 32;
   for (let first = 0; first < count; first += atOnce) {

@@ -41,6 +41,9 @@ const schema = z.strictObject({
   maskTokensInEncoder: z.boolean().default(false),
 });
 
+/** Every option of a model's sizes, masking and target, for checkNames. */
+export const configNames = Object.fromEntries(Object.keys(schema.shape).map((name) => [name, true])) as Record<keyof MaeOptions, true>;
+
 /** ImageNet's statistics, the reference's normalisation. */
 export const IMAGENET_MEAN = [0.485, 0.456, 0.406];
 export const IMAGENET_STD = [0.229, 0.224, 0.225];

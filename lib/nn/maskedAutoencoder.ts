@@ -7,12 +7,13 @@ import { Store } from '../graph/store';
 import { Tape } from '../graph/tape';
 import type { Constant, Parameter, Tensor } from '../graph/tensor';
 import { toMetadata } from '../io/metadata';
+import { checkNames } from '../issues';
 import { type NameStyle, toNames } from '../io/names';
 import { type HostTensor, toFloat32, writeSafetensors } from '../io/safetensors';
 import { readWeights } from '../io/weights';
 import { compareWeights, requireLoadable, type WeightsReport } from '../io/weightsReport';
-import { type MaeConfig, type MaeOptions, numPatches, numVisible, resolveConfig } from './config';
-import { checkImages } from './images';
+import { configNames, type MaeConfig, type MaeOptions, numPatches, numVisible, resolveConfig } from './config';
+import { checkEpoch, checkImages, checkIndices, checkNoise } from './inputs';
 import { decode, encode, type Mae, makeMae, predict, randomMask, reconstructionLoss } from './mae';
 import { TrainStep, type TrainStepOptions } from './trainStep';
 
@@ -81,6 +82,14 @@ export class MaskedAutoencoder {
 
   /** @throws MaeError MAE_ARGUMENT, MAE_NO_CUDA, MAE_NOT_BUILT, MAE_MEMORY */
   constructor(options: ModelOptions = {}) {
+    checkNames<ModelOptions>('MaskedAutoencoder', options, {
+      ...configNames,
+      device: true,
+      precision: true,
+      residualPrecision: true,
+      seed: true,
+      imageDType: true,
+    });
     const { device, precision, residualPrecision = 'fp32', seed = 0, imageDType = 'u8', ...sizes } = options;
     if (!Number.isInteger(seed) || seed < 0 || seed > 0xffffffff) {
       throw new MaeError('MAE_ARGUMENT', `MaskedAutoencoder: seed must be a whole number from 0 to 2^32 − 1, got ${seed}`);
@@ -125,6 +134,7 @@ export class MaskedAutoencoder {
    * @param images  NHWC, any number of pictures
    */
   async forward(images: Uint8Array | Float32Array, options: ForwardOptions = {}): Promise<ForwardResult> {
+    checkNames<ForwardOptions>('forward', options, { noise: true, keep: true, maskRatio: true, indices: true, epoch: true });
     const batch = this.countOf('forward', images);
     const patches = numPatches(this.config);
     if (options.keep && (options.noise ?? options.maskRatio) !== undefined)
@@ -134,9 +144,9 @@ export class MaskedAutoencoder {
     const maskRatio = options.keep
       ? Math.max(0, 1 - (options.keep[0].length + 0.5) / patches)
       : (options.maskRatio ?? this.config.maskRatio);
-    if (noise && noise.length !== batch * patches) {
-      throw new MaeError('MAE_SHAPE', `forward: noise must be [${batch}, ${patches}], got ${noise.length} values`);
-    }
+    if (noise) checkNoise('forward', noise, batch, patches);
+    if (options.indices) checkIndices('forward', options.indices, batch);
+    checkEpoch('forward', options.epoch ?? 0);
     const config = resolveConfig({ ...this.config, maskRatio });
     const mae = { ...this.mae, config };
     const made = this.cached(
@@ -166,7 +176,9 @@ export class MaskedAutoencoder {
    * The unmasked encoder's output for downstream use.
    * @param pool  'cls' or 'mean' [pictures, embedDim], or 'tokens' [pictures, L + 1, embedDim] (cls first). Default 'mean' over the patches.
    */
-  async features(images: Uint8Array | Float32Array, { pool = 'mean' as 'cls' | 'mean' | 'tokens' } = {}): Promise<Float32Array> {
+  async features(images: Uint8Array | Float32Array, options: { pool?: 'cls' | 'mean' | 'tokens' } = {}): Promise<Float32Array> {
+    checkNames('features', options, { pool: true });
+    const { pool = 'mean' } = options;
     if (!['cls', 'mean', 'tokens'].includes(pool))
       throw new MaeError('MAE_ARGUMENT', `features: pool must be 'cls', 'mean' or 'tokens', got '${String(pool)}'`);
     const batch = this.countOf('features', images);
@@ -243,6 +255,7 @@ export class MaskedAutoencoder {
    * @param options.encoderOnly  leave the decoder out
    */
   async save(path: string, options: { names?: NameStyle; encoderOnly?: boolean } = {}): Promise<void> {
+    checkNames('save', options, { names: true, encoderOnly: true });
     const tensors = toNames(await this.weights(), options.names ?? 'reference', options);
     await writeSafetensors(path, tensors, toMetadata(this.config));
   }

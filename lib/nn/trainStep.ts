@@ -5,9 +5,10 @@ import { dtypeOf, type Precision } from '../graph/device';
 import { Program, type Inputs, type ProgramOptions, type Stage } from '../graph/program';
 import type { Store } from '../graph/store';
 import { Tape, type Trace } from '../graph/tape';
-import { size, type Tensor } from '../graph/tensor';
+import type { Tensor } from '../graph/tensor';
+import { checkNames } from '../issues';
 import { type AdamW, type AdamWOptions, resolveAdamW, segments } from '../optim/adamw';
-import { checkImages, type ImageBatch } from './images';
+import { checkEpoch, checkImages, checkIndices, checkNoise, type ImageBatch } from './inputs';
 import { decode, encode, type Mae, predict, randomMask, reconstructionLoss } from './mae';
 import { numPatches, numVisible } from './config';
 
@@ -126,12 +127,21 @@ export class TrainStep {
 
   /** @internal Made by MaskedAutoencoder.trainStep. */
   constructor(model: StepModel & { store: Store; imageDType: 'u8' | 'f32' }, options: TrainStepOptions, onDispose: () => void) {
+    checkNames<TrainStepOptions>('trainStep', options, {
+      batchSize: true,
+      accumIter: true,
+      optimizer: true,
+      clipGrad: true,
+      recompute: true,
+      givenNoise: true,
+      program: true,
+    });
     const { mae, store, imageDType } = model;
     this.batchSize = positive('batchSize', options.batchSize);
     this.accumIter = positive('accumIter', options.accumIter ?? 1);
     this.optimizer = resolveAdamW(options.optimizer);
     this.clipGrad = options.clipGrad ?? 0;
-    if (!(this.clipGrad >= 0))
+    if (!(Number.isFinite(this.clipGrad) && this.clipGrad >= 0))
       throw new MaeError('MAE_ARGUMENT', `trainStep: clipGrad must be a number of at least 0, got ${this.clipGrad}`);
     this.givenNoise = options.givenNoise ?? false;
     this.mae = mae;
@@ -173,6 +183,7 @@ export class TrainStep {
    * @throws MaeError MAE_SHAPE when the number or size of the pictures is not the step's, MAE_ARGUMENT for what is of another type
    */
   async run(batch: StepBatch, options: { lr: number }): Promise<StepResult> {
+    checkNames('trainStep.run', options ?? {}, { lr: true });
     const inputs = this.inputs(batch, options?.lr);
     if (this.tunes) await (this.tuned ??= this.program.tune(this.stages.slice(0, Math.min(this.accumIter, 2))));
     const { results } = await this.program.run(inputs, this.stages, [this.report]);
@@ -203,11 +214,10 @@ export class TrainStep {
     if (!(Number.isFinite(lr) && lr >= 0))
       throw new MaeError('MAE_ARGUMENT', `trainStep.run: lr must be a finite number from 0, got ${lr}`);
     const { epoch = 0 } = batch; // the masks are drawn from it
-    if (!Number.isInteger(epoch) || epoch < 0)
-      throw new MaeError('MAE_ARGUMENT', `trainStep.run: epoch must be a whole number from 0, got ${epoch}`);
+    checkEpoch('trainStep.run', epoch);
     const indices = batch.indices ?? Int32Array.from({ length: this.effectiveBatch }, (_, i) => this.pictures + i);
-    checkArray('indices', indices, 'Int32Array', [this.effectiveBatch]);
-    if (this.givenNoise) checkArray('noise', batch.noise, 'Float32Array', [this.effectiveBatch, numPatches(config)]);
+    checkIndices('trainStep.run', indices, this.effectiveBatch);
+    if (this.givenNoise) checkNoise('trainStep.run', batch.noise, this.effectiveBatch, numPatches(config));
     else if (batch.noise)
       throw new MaeError('MAE_ARGUMENT', 'trainStep.run: this step draws its own masks; make it with givenNoise: true to give it noise');
     this.pictures += this.effectiveBatch;
@@ -231,19 +241,6 @@ export class TrainStep {
       ...(batch.noise ? { noise: batch.noise.subarray(i * noisePerBatch, (i + 1) * noisePerBatch) } : {}),
     }));
   }
-}
-
-/** By its class's name: an array of another realm is no instance of this realm's classes. */
-function checkArray(
-  name: string,
-  value: ArrayLike<number> | undefined,
-  type: 'Int32Array' | 'Float32Array',
-  shape: readonly number[],
-): void {
-  const need = `trainStep.run: ${name} must be ${type === 'Int32Array' ? 'an' : 'a'} ${type} [${shape.join(', ')}]`;
-  const got = value?.constructor.name ?? 'none';
-  if (got !== type) throw new MaeError('MAE_ARGUMENT', `${need}, got ${got}`);
-  if (value!.length !== size(shape)) throw new MaeError('MAE_SHAPE', `${need}, got ${value!.length} values`);
 }
 
 function positive(name: string, value: number): number {

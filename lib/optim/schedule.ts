@@ -1,5 +1,6 @@
 /** Learning-rate schedules: functions of the fractional epoch, (step / steps per epoch), asked before every optimizer step. */
 import { MaeError } from '../errors';
+import { checkNames } from '../issues';
 
 /** Learning rate at a fractional epoch ≥ 0. */
 export type Schedule = (epoch: number) => number;
@@ -41,6 +42,7 @@ export function peakLearningRate({ lr, blr, effectiveBatch }: LearningRate): num
  * @throws MaeError MAE_ARGUMENT
  */
 export function cosineSchedule(options: CosineOptions): Schedule {
+  checkNames('cosineSchedule', options, { lr: true, blr: true, effectiveBatch: true, epochs: true, warmupEpochs: true, minLr: true });
   const peak = peakLearningRate(options);
   const { epochs, warmupEpochs: warmup = 0, minLr = 0 } = options;
   positive('epochs', epochs);
@@ -55,6 +57,7 @@ export function cosineSchedule(options: CosineOptions): Schedule {
 
 /** The same learning rate always. @throws MaeError MAE_ARGUMENT */
 export function constantSchedule(rate: LearningRate): Schedule {
+  checkNames('constantSchedule', rate, { lr: true, blr: true, effectiveBatch: true });
   const lr = peakLearningRate(rate);
   return () => lr;
 }

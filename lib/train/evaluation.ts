@@ -1,6 +1,7 @@
 /** Looking at a model in the middle of its training: the loss on held-out pictures, and reconstructions. */
 import type { Dataset } from '../data/dataset';
 import { Loader, type LoaderOptions } from '../data/loader';
+import { checkNames } from '../issues';
 import type { MaskedAutoencoder } from '../nn/maskedAutoencoder';
 import { maskRatioLadder, reconstruct, reconstructionGrid, type Reconstruction, type ReconstructOptions } from '../view/reconstruction';
 
@@ -9,8 +10,9 @@ export async function validationLoss(
   model: MaskedAutoencoder,
   dataset: Dataset,
   batchSize: number,
-  { workers, log }: Pick<LoaderOptions, 'workers' | 'log'> = {},
+  options: Pick<LoaderOptions, 'workers' | 'log'> = {},
 ): Promise<number> {
+  checkNames('validationLoss', options, { workers: true, log: true });
   const loader = new Loader(dataset, {
     batchSize: Math.min(batchSize, dataset.length),
     imageSize: model.config.imageSize,
@@ -18,8 +20,7 @@ export async function validationLoss(
     shuffle: false,
     dropLast: false,
     augment: 'eval',
-    workers,
-    log,
+    ...options,
   });
   let sum = 0;
   for await (const { images, indices } of loader) sum += (await model.forward(images, { indices })).loss * indices.length;
@@ -53,6 +54,7 @@ export async function reconstructions(
   images: Uint8Array,
   options: PictureOptions & { indices?: Int32Array } = {},
 ): Promise<Reconstruction[]> {
+  checkNames<PictureOptions & { indices?: Int32Array }>('reconstructions', options, { maskRatio: true, statistics: true, indices: true });
   const { imageSize, inChans, patchSize, mean, std, normPixLoss } = model.config;
   const [height, width] = imageSize;
   const perPicture = height * width * inChans;

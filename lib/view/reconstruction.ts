@@ -2,6 +2,7 @@
 import { MaeError } from '../errors';
 import { Panel, drawGrid } from './grid';
 import { formatPercent } from '../format';
+import { checkNames } from '../issues';
 import { Normalisation, PictureShape, maskPicture, normalise, pasteVisible, patchGrid, patchify, toUint8, unpatchify } from './patches';
 import { StatisticsSource, applyStatistics, estimateStatistics, patchStatistics, statisticsLabels } from './patchStatistics';
 
@@ -41,6 +42,10 @@ export function reconstruct(
   options: ReconstructOptions,
 ): Reconstruction {
   const { shape, normPixLoss, statistics = 'visible' } = options;
+  if (!Object.hasOwn(statisticsLabels, statistics)) {
+    const sources = Object.keys(statisticsLabels).join(', ');
+    throw new MaeError('MAE_ARGUMENT', `reconstruct: statistics must be one of ${sources}, got '${String(statistics)}'`);
+  }
   const { size } = patchGrid(shape);
   let patches = prediction;
   if (normPixLoss && statistics !== 'raw') {
@@ -78,6 +83,14 @@ export interface ReconstructionGridOptions {
  * @throws MaeError MAE_SHAPE
  */
 export async function reconstructionGrid(options: ReconstructionGridOptions): Promise<Buffer> {
+  checkNames<ReconstructionGridOptions>('reconstructionGrid', options, {
+    originals: true,
+    masked: true,
+    reconstructions: true,
+    shape: true,
+    labels: true,
+    triplesPerRow: true,
+  });
   const { originals, masked, reconstructions, shape, labels = ['masked', 'reconstruction', 'original'] } = options;
   const count = originals.length;
   if (count === 0 || masked.length !== count || reconstructions.length !== count) {
@@ -88,6 +101,9 @@ export async function reconstructionGrid(options: ReconstructionGridOptions): Pr
     );
   }
   const perRow = Math.min(count, options.triplesPerRow ?? (count <= 4 ? 1 : count <= 12 ? 2 : 3));
+  if (!(Number.isInteger(perRow) && perRow >= 1)) {
+    throw new MaeError('MAE_ARGUMENT', `reconstructionGrid: triplesPerRow must be a positive whole number, got ${options.triplesPerRow}`);
+  }
   const groups = Array.from({ length: count }, (_, i) => [masked[i], reconstructions[i], originals[i]]);
   const rows: Panel[][][] = [];
   for (let i = 0; i < count; i += perRow) rows.push(groups.slice(i, i + perRow));
@@ -107,7 +123,9 @@ export interface MaskRatioLadderOptions {
  * @returns a PNG
  * @throws MaeError MAE_SHAPE
  */
-export async function maskRatioLadder({ originals, steps, shape }: MaskRatioLadderOptions): Promise<Buffer> {
+export async function maskRatioLadder(options: MaskRatioLadderOptions): Promise<Buffer> {
+  checkNames('maskRatioLadder', options, { originals: true, steps: true, shape: true });
+  const { originals, steps, shape } = options;
   const count = originals.length;
   for (const { maskRatio, masked, reconstructions } of steps) {
     if (masked.length === count && reconstructions.length === count) continue;
