@@ -40,9 +40,11 @@ export function fileError(action: string, path: string, cause: unknown): MaeErro
   const advice: Record<string, string> = {
     ENOSPC: 'the disk is full: free some space and run again',
     EACCES: 'no permission: choose another folder or change its rights',
+    EPERM: 'no permission: choose another folder or change its rights',
     EROFS: 'the file system is read-only: choose another folder',
     ENOENT: 'no such file or folder: check the path',
     ENOTDIR: 'a part of the path is a file, not a folder',
+    EEXIST: 'a part of the path is a file, not a folder',
     EISDIR: 'this is a folder, a file is needed',
     EMFILE: 'too many open files: raise the limit with `ulimit -n`',
   };

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -248,6 +249,14 @@ describe('atomic writing', () => {
     }
     expect((await errorOf(() => writeFileAtomic(at('y'), fullDisk()))).message).toMatch(/the disk is full/);
     expect((await errorOf(() => writeFileAtomic(folder, 'x'))).code).toBe('MAE_FILE');
+  });
+
+  test('a pipe or a device is not replaced by a file', async () => {
+    expect(spawnSync('mkfifo', [at('pipe')]).status).toBe(0);
+    const error = await errorOf(() => writeFileAtomic(at('pipe'), 'x'));
+    expect([error.code, error.message]).toEqual(['MAE_FILE', expect.stringMatching(/could not write .*pipe: it is a device, a pipe/)]);
+    expect(fs.statSync(at('pipe')).isFIFO()).toBe(true);
+    expect(fs.readdirSync(folder)).toEqual(['pipe']);
   });
 
   test('a folder appears whole, replaces one that is there, or does not appear', async () => {

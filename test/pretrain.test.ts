@@ -468,6 +468,21 @@ describe('the command line', () => {
     expect(stderr).not.toMatch(/\n\s+at /);
   });
 
+  test('places where nothing can be made are refused at once', () => {
+    // Below /proc Node's own recursive mkdir never returns: the time limit is what fails then.
+    const quick = { encoding: 'utf8', cwd: folder, timeout: 60_000, killSignal: 'SIGKILL' } as const;
+    writeFileSync(path.join(folder, 'file'), '');
+    for (const place of ['/proc/none', '/dev/null', '/sys/none', 'file']) {
+      const args = ['pretrain', '--data', 'pictures', '--max-steps', '1', ...flags, ...more, '--out', `${place}/run`];
+      const { status, stderr } = spawnSync(process.execPath, [mae, ...args], quick);
+      expect([place, status, stderr]).toEqual([
+        place,
+        1,
+        expect.stringMatching(`error \\(MAE_FILE\\): could not write ${place}/run: (no|a|the) `),
+      ]);
+    }
+  });
+
   test('broken pictures are replaced with a warning, or stop the run as told', () => {
     writeFileSync(path.join(folder, 'pictures', 'broken.jpg'), 'not a picture');
     const args = ['pretrain', '--data', 'pictures', '--epochs', '1', ...flags, ...more];

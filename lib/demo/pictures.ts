@@ -1,7 +1,7 @@
 /** The demo's pictures as PNG files, so that the demo goes the way of everyone's pictures: file, decoder, loader. */
-import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileError, MaeError } from '../errors';
+import { makeFolder } from '../io/makeFolder';
 import { drawPicture, PICTURE_SIZE } from './draw';
 
 /** PNG encoders at work while the next picture is drawn. */
@@ -23,7 +23,7 @@ export async function writePictures(folder: string, { seed, first, count, signal
   const { default: sharp } = await import('sharp');
   const raw = { width: PICTURE_SIZE, height: PICTURE_SIZE, channels: 3 } as const;
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     const writing = new Set<Promise<unknown>>();
     for (let index = first; index < first + count; index++) {
       const file = path.join(folder, `${String(index).padStart(5, '0')}.png`);

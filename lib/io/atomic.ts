@@ -6,6 +6,7 @@ import { promises as fs } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { MaeError, fileError } from '../errors';
+import { makeFolder } from './makeFolder';
 
 /** What a file is written from; an iterable is written chunk by chunk, so files larger than memory are fine. */
 export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
@@ -13,13 +14,14 @@ export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIter
 /**
  * Writes a file atomically, replacing one that exists. Parent folders are made.
  *
- * @throws MaeError MAE_FILE when the system refuses; whatever `content` throws passes through. In both cases the temporary file is
+ * @throws MaeError MAE_FILE when the system refuses or the name is a device's or a pipe's; whatever `content` throws passes through. In both cases the temporary file is
  * removed and the old file is untouched.
  */
 export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
   const target = resolve(path);
   const temporary = besideName(target, 'tmp');
   try {
+    await requireOrdinary(target);
     await prepareFolder(dirname(target));
     const file = await fs.open(temporary, 'wx');
     try {
@@ -102,8 +104,16 @@ async function isStale(path: string, pid: number, host: string): Promise<boolean
   }
 }
 
+// A rename would put a file in the place of /dev/null: the system allows it to root.
+async function requireOrdinary(target: string): Promise<void> {
+  const there = await fs.stat(target).catch(() => undefined);
+  if (!there || there.isFile()) return;
+  if (there.isDirectory()) throw fileError('write', target, { code: 'EISDIR' });
+  throw new MaeError('MAE_FILE', `could not write ${target}: it is a device, a pipe or a socket, a name for a new file is needed`);
+}
+
 async function prepareFolder(folder: string): Promise<void> {
-  await fs.mkdir(folder, { recursive: true });
+  makeFolder(folder);
   await removeStaleTemporaries(folder);
 }
 

@@ -1,7 +1,8 @@
 /** metrics.jsonl: what a run measured, one JSON object per line, in the order of its steps. */
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { MaeError, fileError } from '../errors';
+import { makeFolder } from '../io/makeFolder';
 
 /** One line. `step` counts optimizer steps; the other fields are free (loss, lr, imagesPerSecond, validationLoss …). */
 export interface MetricsRecord {
@@ -28,7 +29,7 @@ export class MetricsLog {
     lastStep: number,
   ) {
     try {
-      mkdirSync(dirname(path), { recursive: true });
+      makeFolder(dirname(path));
       this.fd = openSync(path, 'a+');
       const content = readFileSync(this.fd);
       ftruncateSync(this.fd, keptLength(content, lastStep, path));

@@ -1,8 +1,9 @@
 /** The folder of a run: what is written where, and that two runs never share one by accident. */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path, { join } from 'node:path';
 import { fileError, MaeError } from '../errors';
 import { writeFileAtomic } from '../io/atomic';
+import { makeFolder } from '../io/makeFolder';
 import { findCheckpoint } from '../io/weights';
 import { lossCurve } from '../view/curve';
 import { EventWriter } from '../view/tensorboard';
@@ -29,7 +30,7 @@ export class RunFolder {
    */
   static open(folder: string, resumeStep: number | undefined, tensorboard: boolean): RunFolder {
     try {
-      mkdirSync(join(folder, 'reconstructions'), { recursive: true });
+      makeFolder(join(folder, 'reconstructions'));
       // A disk that is full or read-only is found now, not at the first checkpoint.
       writeFileSync(join(folder, '.writable'), 'x');
       rmSync(join(folder, '.writable'));

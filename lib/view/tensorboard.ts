@@ -2,10 +2,11 @@
  * Event files that TensorBoard reads: TFRecords of `Event` protobuf messages, scalars and pictures.
  * Formats: tensorflow/core/lib/io/record_writer, tensorflow/core/util/event.proto and framework/summary.proto.
  */
-import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { MaeError, fileError } from '../errors';
+import { makeFolder } from '../io/makeFolder';
 
 /** Appends events to a new file `events.out.tfevents.…` in a folder; a resumed run opens another beside the first. */
 export class EventWriter {
@@ -21,7 +22,7 @@ export class EventWriter {
     const seconds = String(Math.floor(Date.now() / 1000)).padStart(10, '0');
     this.path = join(folder, `events.out.tfevents.${seconds}.${hostname() || 'localhost'}.${process.pid}.${nextNumber++}`);
     try {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       this.fd = openSync(this.path, 'ax');
     } catch (error) {
       throw fileError('open', this.path, error);
