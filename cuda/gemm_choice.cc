@@ -5,10 +5,10 @@
 #include <atomic>
 #include <map>
 #include <mutex>
-#include <string>
 #include <tuple>
 
 #include "../native/device.h"
+#include "check.h"
 
 namespace mae { namespace cuda {
 namespace {
@@ -20,9 +20,25 @@ struct Less {
 
 static_assert(sizeof(GemmKey) + sizeof(GemmChoice) == kGemmChoiceIntegers * sizeof(int32_t), "a line is the key and the choice");
 
+using Table = std::map<GemmKey, GemmChoice, Less>;
 std::mutex mutex;
-std::map<GemmKey, GemmChoice, Less> table;  // entries are never removed: pointers to them stay valid
+std::map<std::string, Table> tables;  // by model; entries are never removed: pointers to them stay valid
 std::atomic<bool> tuning{false};
+
+// The current device's.
+Table& current_table() {
+  // A thread works for one device at a time, and the GPUs of a machine may differ.
+  thread_local int known_device = -1;
+  thread_local Table* table = nullptr;
+  int device;
+  CUDA_CHECK(cudaGetDevice(&device));
+  if (device != known_device) {
+    cudaDeviceProp properties;
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    table = &tables[properties.name], known_device = device;
+  }
+  return *table;
+}
 
 }  // namespace
 
@@ -43,17 +59,19 @@ const char* name_of(GemmImplementation implementation) {
 
 const GemmChoice* find_gemm_choice(const GemmKey& key) {
   std::lock_guard<std::mutex> lock(mutex);
+  const Table& table = current_table();
   const auto found = table.find(key);
   return found == table.end() ? nullptr : &found->second;
 }
 
 void set_gemm_choice(const GemmKey& key, const GemmChoice& choice) {
   std::lock_guard<std::mutex> lock(mutex);
-  table[key] = choice;
+  current_table()[key] = choice;
 }
 
-std::vector<int32_t> export_gemm_choices() {
+std::vector<int32_t> export_gemm_choices(const std::string& gpu) {
   std::lock_guard<std::mutex> lock(mutex);
+  const Table& table = tables[gpu];
   std::vector<int32_t> integers(table.size() * kGemmChoiceIntegers);
   int32_t* line = integers.data();
   for (const auto& entry : table) {
@@ -64,7 +82,7 @@ std::vector<int32_t> export_gemm_choices() {
   return integers;
 }
 
-void import_gemm_choices(const std::vector<int32_t>& integers) {
+void import_gemm_choices(const std::string& gpu, const std::vector<int32_t>& integers) {
   if (integers.size() % kGemmChoiceIntegers != 0) {
     throw Failure("MAE_CONFIG", "stored GEMM choices need a multiple of " + std::to_string(kGemmChoiceIntegers) + " integers and have " +
                                     std::to_string(integers.size()) + ". Remove gemmChoices from the checkpoint's state.json to choose anew");
@@ -78,7 +96,8 @@ void import_gemm_choices(const std::vector<int32_t>& integers) {
       throw Failure("MAE_CONFIG", "stored GEMM choices name implementation " + std::to_string(int(choice.implementation)) +
                                       ", which this version does not know. Remove gemmChoices from the checkpoint's state.json to choose anew");
     }
-    set_gemm_choice(key, choice);
+    std::lock_guard<std::mutex> lock(mutex);
+    tables[gpu][key] = choice;
   }
 }
 

@@ -1,8 +1,9 @@
-// Which implementation computes which product: a table for the process (its GPUs are taken to be of one model), empty at first (gemm.cu
-// then follows its own rule), filled by timing (tuning) or from a run's stored choices, so that a resumed run computes the same bits.
+// Which implementation computes which product: a table for each model of GPU, empty at first (gemm.cu then follows its own rule), filled by
+// timing (tuning) or from a run's stored choices, so that a resumed run computes the same bits.
 #pragma once
 #include <stdint.h>
 
+#include <string>
 #include <vector>
 
 namespace mae { namespace cuda {
@@ -43,15 +44,15 @@ struct GemmChoice {
   int32_t library_algorithm[16];  // cuBLASLt: its cublasLtMatmulAlgo_t, valid for the library version that made it; else zeros
 };
 
-// Null: nothing chosen for this product.
+// For the current device's model. Null: nothing chosen for this product.
 const GemmChoice* find_gemm_choice(const GemmKey& key);
 void set_gemm_choice(const GemmKey& key, const GemmChoice& choice);
 
-// The whole table as integers, kGemmChoiceIntegers a line (the fields of key and choice in order), sorted by key; and back: what is there
-// is added to, lines of the same key are replaced. Throws Failure MAE_CONFIG where the integers are not such lines.
+// The whole table of a model ("NVIDIA H200") as integers, kGemmChoiceIntegers a line (the fields of key and choice in order), sorted by key;
+// and back: what is there is added to, lines of the same key are replaced. Throws Failure MAE_CONFIG where the integers are not such lines.
 constexpr int kGemmChoiceIntegers = 24;
-std::vector<int32_t> export_gemm_choices();
-void import_gemm_choices(const std::vector<int32_t>& integers);
+std::vector<int32_t> export_gemm_choices(const std::string& gpu);
+void import_gemm_choices(const std::string& gpu, const std::vector<int32_t>& integers);
 
 // While tuning is on, gemm() times every implementation that can compute a product it has no choice for, on the buffers it was given, and
 // keeps the fastest. For warm-up runs of a program: outputs that accumulate are left undefined, nothing may be recording, and each new

@@ -69,9 +69,9 @@ export interface NativeAddon {
   setThreads(threads: number): number;
   /** values[i] = bound·(2u − 1), u from RandomStream(seed, purpose, c0): its fast twin, the same bits. */
   fillUniform(values: Float32Array, bound: number, seed: number, purpose: number, c0: number): void;
-  /** Builds with CUDA: which implementation computes which matrix product, for the whole process (cuda/gemm_choice.h). */
-  gemmChoices?(): Int32Array;
-  addGemmChoices?(table: Int32Array): void;
+  /** Builds with CUDA: which implementation computes which matrix product on a model of GPU (cuda/gemm_choice.h). */
+  gemmChoices?(gpu: string): Int32Array;
+  addGemmChoices?(gpu: string, table: Int32Array): void;
   /** Builds with CUDA: whether the library was found, and its version and file or where it was looked for. */
   cublasLt?(): { found: boolean; description: string };
 }

@@ -514,17 +514,18 @@ Napi::Value FillUniform(const Napi::CallbackInfo& info) {
 }
 
 #ifdef MAE_WITH_CUDA
-// gemmChoices() → Int32Array, cuda/gemm_choice.h's table of this process; addGemmChoices(Int32Array) takes lines of such a table over.
+// gemmChoices(gpu) → Int32Array, cuda/gemm_choice.h's table of a model of GPU; addGemmChoices(gpu, Int32Array) takes lines of such a table over.
 Napi::Value GemmChoices(const Napi::CallbackInfo& info) {
-  const std::vector<int32_t> table = cuda::export_gemm_choices();
+  const std::vector<int32_t> table = cuda::export_gemm_choices(info[0].As<Napi::String>());
   auto result = Napi::Int32Array::New(info.Env(), table.size());
   std::copy(table.begin(), table.end(), result.Data());
   return result;
 }
 
 Napi::Value AddGemmChoices(const Napi::CallbackInfo& info) {
-  const auto table = info[0].As<Napi::Int32Array>();
-  guarded(info.Env(), [&] { cuda::import_gemm_choices({table.Data(), table.Data() + table.ElementLength()}); });
+  const std::string gpu = info[0].As<Napi::String>();
+  const auto table = info[1].As<Napi::Int32Array>();
+  guarded(info.Env(), [&] { cuda::import_gemm_choices(gpu, {table.Data(), table.Data() + table.ElementLength()}); });
   return info.Env().Undefined();
 }
 

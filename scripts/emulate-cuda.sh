@@ -2,7 +2,8 @@
 # Runs the CUDA kernels without a GPU: builds build-emulated/, where cuda/ is compiled for the emulator of cuda/emulator, and runs tests with
 # it as the device cuda:0. Says nothing about speed, and does not replace a run on a GPU.
 #   scripts/emulate-cuda.sh                    the op table as sm_90, its matrix products as sm_80 and through a stand-in for cuBLASLt; the
-#                                              PyTorch files, training steps in all replay modes; then which kernels ran
+#                                              PyTorch files, training steps in all replay modes, what is kept of the choice of products;
+#                                              then which kernels ran
 #   scripts/emulate-cuda.sh jest-arguments     these tests: test/ops.test.ts -t 'rows on cuda layer_norm'
 # MAE_EMULATE_SM=90|89|80: the architecture. MAE_TEST_REPORTS=folder: where jest's reports go.
 set -euo pipefail
@@ -43,6 +44,7 @@ failed=0
 MAE_EMULATE_SM=80 suite products-sm80 test/ops.test.ts -t "$products" || failed=1
 suite parity-sm90 test/parity.test.ts || failed=1
 suite steps-sm90 test/model.test.ts -t 'training steps' || failed=1
+suite choices-sm90 test/gemmChoices.test.ts || failed=1
 wait $table || failed=1
 node scripts/emulated-kernels.js "$MAE_ADDON" "$logs/ran" "$reports/emulated-kernels.json" || failed=1
 exit $failed

@@ -1,6 +1,8 @@
 /** The choices of matrix products that a run on CUDA keeps: what is stored, and what is taken over where. No GPU is needed. */
 import type { OpenDevice } from '../lib/graph/device';
+import { gemmChoices } from '../lib/graph/gemmChoices';
 import { native, type NativeAddon } from '../lib/native';
+import { MaskedAutoencoder } from '../lib/nn/maskedAutoencoder';
 import { errorOf } from './helpers/errors';
 
 type Module = typeof import('../lib/graph/gemmChoices');
@@ -13,12 +15,12 @@ const gpu = (name: string): OpenDevice => ({
 });
 const cpu: OpenDevice = { ...gpu('cpu (portable, 2 threads)'), id: 'cpu', kind: 'cpu' };
 
-/** lib/graph/gemmChoices.ts over an addon that holds `table` and has the library `version`, or none. */
-function over(table: number[], version: string | undefined): { choices: Module; added: number[][] } {
-  const added: number[][] = [];
+/** lib/graph/gemmChoices.ts over an addon that holds `table` for a H200 and has the library `version`, or none. */
+function over(table: number[], version: string | undefined): { choices: Module; added: [gpu: string, lines: number[]][] } {
+  const added: [string, number[]][] = [];
   const addon: Partial<NativeAddon> = {
-    gemmChoices: () => Int32Array.from(table),
-    addGemmChoices: (lines) => void added.push([...lines]),
+    gemmChoices: (name) => Int32Array.from(name === 'NVIDIA H200' ? table : []),
+    addGemmChoices: (name, lines) => void added.push([name, [...lines]]),
     cublasLt: () =>
       version ? { found: true, description: `${version} (libcublasLt.so)` } : { found: false, description: 'not found (…)' },
   };
@@ -38,7 +40,7 @@ test('what one process stored another takes over, whatever number the GPU has', 
   expect(stored).toMatchObject({ gpu: 'NVIDIA H200', cublasLt: '13.1.0' });
   const { choices, added } = over([], '13.1.0');
   expect(choices.restoreGemmChoices(gpu('cuda:0 NVIDIA H200'), JSON.parse(JSON.stringify(stored)) as typeof stored)).toBeUndefined();
-  expect(added).toEqual([table]);
+  expect(added).toEqual([['NVIDIA H200', table]]);
 });
 
 test.each([
@@ -64,17 +66,42 @@ const addon = native();
   // [layout, operands, dtype of c, epilogue, m, n, k, implementation, 16 numbers of the library]
   const line = (m: number, implementation: number): number[] => [0, 1, 0, 1, m, 768, 768, implementation, ...Array<number>(16).fill(m)];
 
-  test('lines come back sorted; a line of the same product replaces the one before', () => {
-    addon.addGemmChoices!(Int32Array.from([...line(256, 8), ...line(128, 4)]));
-    addon.addGemmChoices!(Int32Array.from(line(256, 5)));
-    expect([...addon.gemmChoices!()]).toEqual([...line(128, 4), ...line(256, 5)]);
+  test('lines come back sorted; a line of the same product replaces the one before; other models of GPU have their own', () => {
+    addon.addGemmChoices!('one', Int32Array.from([...line(256, 8), ...line(128, 4)]));
+    addon.addGemmChoices!('one', Int32Array.from(line(256, 5)));
+    addon.addGemmChoices!('other', Int32Array.from(line(256, 2)));
+    expect([...addon.gemmChoices!('one')]).toEqual([...line(128, 4), ...line(256, 5)]);
+    expect([...addon.gemmChoices!('other')]).toEqual(line(256, 2));
+    expect([...addon.gemmChoices!('third')]).toEqual([]);
+  });
+
+  // By MAE_GEMM=rule nothing is chosen.
+  const chooses = process.env.MAE_DEVICE?.startsWith('cuda') && process.env.MAE_GEMM !== 'rule';
+  (chooses ? test : test.skip)('what a training step chose is in the table of its GPU', async () => {
+    const sizes = {
+      imageSize: 16,
+      patchSize: 4,
+      embedDim: 24,
+      depth: 1,
+      numHeads: 3,
+      decoderEmbedDim: 16,
+      decoderDepth: 1,
+      decoderNumHeads: 2,
+    };
+    using model = new MaskedAutoencoder({ ...sizes, device: process.env.MAE_DEVICE });
+    const bytes = (): number => Buffer.from(gemmChoices(model.device)!.table, 'base64').length;
+    expect(bytes()).toBe(0);
+    await (
+      await model.trainStep({ batchSize: 1 }).run({ images: new Uint8Array(768) }, { lr: 0 })
+    ).loss;
+    expect(bytes()).toBeGreaterThan(0);
   });
 
   test('what is no table is refused', async () => {
-    expect(await errorOf(() => addon.addGemmChoices!(new Int32Array(23)))).toMatch(
+    expect(await errorOf(() => addon.addGemmChoices!('one', new Int32Array(23)))).toMatch(
       /^MAE_CONFIG .*multiple of 24 integers and have 23.*state\.json/,
     );
-    expect(await errorOf(() => addon.addGemmChoices!(Int32Array.from(line(1, 10))))).toMatch(/^MAE_CONFIG .*implementation 10/);
+    expect(await errorOf(() => addon.addGemmChoices!('one', Int32Array.from(line(1, 10))))).toMatch(/^MAE_CONFIG .*implementation 10/);
   });
 
   test('cuBLASLt: found with its version, or where it was looked for', () => {

@@ -18,10 +18,11 @@ function placeOf(device: OpenDevice): Pick<GemmChoices, 'gpu' | 'cublasLt'> {
   return { gpu: device.handle.name.replace(/^cuda:\d+ /, ''), cublasLt: found ? description.split(' ')[0] : 'none' };
 }
 
-/** The choices of this process so far; undefined on the CPU, which has none to make. */
+/** The choices of this process so far for GPUs of this model; undefined on the CPU, which has none to make. */
 export function gemmChoices(device: OpenDevice): GemmChoices | undefined {
   if (device.kind !== 'cuda') return undefined;
-  return { ...placeOf(device), table: Buffer.from(native().gemmChoices!().buffer).toString('base64') };
+  const place = placeOf(device);
+  return { ...place, table: Buffer.from(native().gemmChoices!(place.gpu).buffer).toString('base64') };
 }
 
 /**
@@ -35,6 +36,6 @@ export function restoreGemmChoices(device: OpenDevice, choices: GemmChoices): st
   if (choices.gpu !== here.gpu) return `they are of ${choices.gpu}, this is ${here.gpu}`;
   if (choices.cublasLt !== here.cublasLt) return `they were made with cuBLASLt ${choices.cublasLt}, here it is ${here.cublasLt}`;
   const bytes = Uint8Array.from(Buffer.from(choices.table, 'base64'));
-  native().addGemmChoices!(new Int32Array(bytes.buffer, 0, Math.floor(bytes.length / 4)));
+  native().addGemmChoices!(here.gpu, new Int32Array(bytes.buffer, 0, Math.floor(bytes.length / 4)));
   return undefined;
 }
