@@ -4,8 +4,9 @@ import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import * as graph from '../lib/graph';
 import { Tape, type Launch, type Trace } from '../lib/graph/tape';
+import { layoutOf } from '../lib/graph/layout';
 import { align, plan } from '../lib/graph/plan';
-import { bytesOf, type Constant, type DType, type Parameter, type Shape, type Tensor } from '../lib/graph/tensor';
+import { bytesOf, type Constant, type DType, type Parameter, type Shape, size, type Tensor } from '../lib/graph/tensor';
 import { native } from '../lib/native';
 import { MaskedAutoencoder } from '../lib/nn/maskedAutoencoder';
 import { Draw } from './helpers/draw';
@@ -451,6 +452,55 @@ describe('the planner', () => {
     );
   });
 
+  /** Tensors in lent memory that overlap a parameter's gradient once it is written, or the padding, which must stay zero. */
+  function overwritten(trace: Trace, parameters: readonly Parameter[], lent: ReadonlyMap<Tensor, number>): string[] {
+    const { offsets, count } = layoutOf(parameters);
+    const firstWrite = new Map<Parameter, number>();
+    trace.launches.forEach(({ operands }, i) => {
+      for (const tensor of Object.values(operands)) {
+        if (tensor?.place.kind !== 'gradient' || firstWrite.has(tensor.place.parameter)) continue;
+        firstWrite.set(tensor.place.parameter, i);
+      }
+    });
+    /** The launch before which each element may be lent. */
+    const until = new Float64Array(count).fill(-1);
+    for (const [p, offset] of offsets) until.fill(firstWrite.get(p) ?? -1, offset, offset + size(p.shape));
+    const wrong = lifetimes(trace).filter(({ tensor, last }) => {
+      const offset = lent.get(tensor);
+      if (offset === undefined) return false;
+      return (
+        offset % 256 !== 0 ||
+        offset + bytesOf(tensor) > count * 4 ||
+        until.subarray(offset / 4, (offset + bytesOf(tensor)) / 4).some((i) => last >= i)
+      );
+    });
+    return wrong.map(({ tensor }) => tensor.name);
+  }
+
+  test('memory of gradients is lent to tensors that are dead before the gradient is written, and only whole', () => {
+    const parameters = [300, 5000, 64, 129, 2000].map((n, i) => parameter(`p${i}`, [n]));
+    let borrowed = 0;
+    fc.assert(
+      fc.property(traces, fc.array(fc.nat(39), { minLength: 4, maxLength: 4 }), (trace, writers) => {
+        // The last parameter has no gradient here: its memory is never lent.
+        writers.forEach((at, i) => {
+          const place = { kind: 'gradient', parameter: parameters[i] } as const;
+          const launch = trace.launches[at % trace.launches.length];
+          launch.operands[`dw${i}`] = { id: -1 - i, shape: parameters[i].shape, dtype: 'f32', place, name: `dw${i}` };
+        });
+        const { offsets, lent, arenaBytes } = plan(trace, true, layoutOf(parameters));
+        expect(conflicts(trace, offsets)).toEqual([]);
+        expect(conflicts(trace, lent)).toEqual([]);
+        expect(overwritten(trace, parameters, lent)).toEqual([]);
+        for (const { tensor } of lifetimes(trace)) expect(offsets.has(tensor)).not.toBe(lent.has(tensor));
+        for (const [tensor, offset] of offsets) expect(offset + bytesOf(tensor)).toBeLessThanOrEqual(arenaBytes);
+        borrowed += lent.size;
+      }),
+      { numRuns: 300 },
+    );
+    expect(borrowed).toBeGreaterThan(300);
+  });
+
   const model = new MaskedAutoencoder({
     imageSize: 32,
     patchSize: 8,
@@ -472,6 +522,19 @@ describe('the planner', () => {
     expect(made.arenaBytes).toBeLessThan(0.7 * made.unplannedBytes);
     const apart = plan(trace, false);
     expect(conflicts(trace, apart.offsets)).toEqual([]);
+  });
+
+  test('a training step borrows the memory of its gradients, unless it accumulates', async () => {
+    const { trace, plan: made } = step.program;
+    expect(made.lent.size).toBeGreaterThan(10);
+    expect(conflicts(trace, made.lent)).toEqual([]);
+    expect(overwritten(trace, model.store.parameters, made.lent)).toEqual([]);
+    expect(made.arenaBytes).toBeLessThan(plan(trace).arenaBytes);
+    const stages = [{ segment: 'backward', accumulate: true }];
+    expect(await errorOf(() => step.program.run([], stages))).toMatch(/'backward' is to add to gradients whose memory is lent/);
+    const accumulating = model.trainStep({ batchSize: 4, accumIter: 2 });
+    expect(accumulating.program.plan.lent.size).toBe(0);
+    accumulating.dispose();
   });
 
   test('recompute: of all blocks but the last decoder block nothing but the stream is kept, and all but fc2 is computed again', () => {

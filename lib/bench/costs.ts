@@ -1,9 +1,10 @@
 /** What a traced program costs: FLOPs and bytes from the op table, memory from the plan. Needs no device: any size may be asked about. */
 import { dtypeOf, type Precision } from '../graph/device';
+import { layoutOf } from '../graph/layout';
 import { plan } from '../graph/plan';
 import type { Store } from '../graph/store';
 import { Tape, type Trace } from '../graph/tape';
-import { bytesOf, size, type Tensor } from '../graph/tensor';
+import { bytesOf, type Tensor } from '../graph/tensor';
 import { CONTROL_BYTES } from '../graph/control';
 import { type MaeConfig, numPatches, numVisible } from '../nn/config';
 import { decode, encode, type Mae, makeMae, predict, randomMask, reconstructionLoss } from '../nn/mae';
@@ -41,10 +42,11 @@ export interface StepMemory {
 }
 
 export function memoryOfStep(config: MaeConfig, batchSize: number, precision: Precision, device: 'cpu' | 'cuda'): StepMemory {
-  const trace = sketchStep(config, batchSize, precision, device);
-  const weights = makeMae(config, 0).parameters.reduce((sum, { shape }) => sum + size(shape), 0);
+  const mae = makeMae(config, 0);
+  const { trace } = traceTrainStep({ mae, store: sketchStore(mae, precision, device), seed: 0 }, resolveAdamW(), { batchSize });
+  const layout = layoutOf(mae.parameters);
   const inputs = trace.inputs.reduce((sum, input) => sum + bytesOf(input), 0);
-  return { store: weights * (precision === 'bf16' ? 18 : 16), program: plan(trace).arenaBytes + 2 * inputs };
+  return { store: layout.count * (precision === 'bf16' ? 18 : 16), program: plan(trace, true, layout).arenaBytes + 2 * inputs };
 }
 
 /** The step's forward pass alone, nothing kept for a backward pass; only removed patches are predicted, all where none is removed. */
@@ -67,7 +69,7 @@ function sketchStore(mae: Mae, precision: Precision, deviceKind: 'cpu' | 'cuda')
   return {
     compute: dtypeOf(precision),
     deviceKind,
-    count: mae.parameters.reduce((sum, { shape }) => sum + size(shape), 0),
+    count: layoutOf(mae.parameters).count,
     parameters: mae.parameters,
   };
 }

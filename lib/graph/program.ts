@@ -22,6 +22,8 @@ export interface ProgramOptions {
   readonly microBatches?: number;
   /** 0 op by op with a wait after each, 1 replay, 2 CUDA graph. Default: MAE_REPLAY, else 2 on CUDA and 1 on the CPU. All give the same bits. */
   readonly replay?: 0 | 1 | 2;
+  /** Lets activations use the memory of gradients that are not written yet; no stage may then accumulate. Default false. */
+  readonly lendGradients?: boolean;
   /** Memory of its own for every tensor (finds wrong lifetimes). Default false. */
   readonly unshared?: boolean;
   /** Fill the arena with NaN before every run (finds reads of what was never written). Default false. */
@@ -93,6 +95,7 @@ export class Program {
   readonly inputBytes: number;
   readonly microBatches: number;
   private readonly store: Store;
+  private readonly lendsGradients: boolean;
   private readonly inputOffsets = new Map<string, number>();
   private readonly segmentNames: readonly string[];
   private readonly handle: NativeProgram;
@@ -104,7 +107,8 @@ export class Program {
     this.trace = trace;
     this.store = store;
     this.microBatches = options.microBatches ?? 1;
-    this.plan = plan(trace, !options.unshared);
+    this.lendsGradients = (options.lendGradients ?? false) && !options.unshared;
+    this.plan = plan(trace, !options.unshared, this.lendsGradients ? store.layout : undefined);
     let offset = 0;
     for (const input of trace.inputs) {
       this.inputOffsets.set((input.place as { name: string }).name, offset);
@@ -233,6 +237,12 @@ export class Program {
       stages.flatMap(({ segment, microBatch = 0, accumulate = false }) => {
         const index = this.segmentNames.indexOf(segment);
         if (index < 0) throw new MaeError('MAE_GRAPH', `run: there is no segment '${segment}' (${this.segmentNames.join(', ')})`);
+        if (accumulate && this.lendsGradients) {
+          throw new MaeError(
+            'MAE_GRAPH',
+            `run: '${segment}' is to add to gradients whose memory is lent: make the program without lendGradients`,
+          );
+        }
         if (this.inputBytes > 0 && !(microBatch >= 0 && microBatch < microBatches)) {
           throw new MaeError('MAE_ARGUMENT', `run: a stage reads micro-batch ${microBatch}, but inputs were given for ${microBatches}`);
         }
@@ -277,6 +287,8 @@ export class Program {
     };
     switch (place.kind) {
       case 'arena': {
+        const lent = this.plan.lent.get(tensor);
+        if (lent !== undefined) return inStore('gradients', lent);
         const offset = this.plan.offsets.get(tensor);
         if (offset === undefined) throw new MaeError('MAE_GRAPH', `${tensor.name} is not a tensor of this program`);
         return { space: SPACE.arena, offset };

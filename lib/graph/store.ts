@@ -6,12 +6,8 @@ import { MaeError } from '../errors';
 import { bfloat16FromFloat32 } from '../halfPrecision';
 import { native, type NativeBuffer, type NativeDevice } from '../native';
 import { requireMemory } from './device';
+import { alignElements, type Layout, layoutOf } from './layout';
 import { size, type Constant, type Parameter, type StoreBuffer } from './tensor';
-
-/** Elements; keeps every parameter on a 256-byte boundary in its bf16 copy too. */
-const ELEMENT_ALIGNMENT = 128;
-
-const alignElements = (n: number): number => Math.ceil(n / ELEMENT_ALIGNMENT) * ELEMENT_ALIGNMENT;
 
 /** An optimizer's setting for one parameter. */
 export interface Segment {
@@ -25,11 +21,9 @@ export class Store {
   readonly deviceKind: 'cpu' | 'cuda';
   readonly compute: 'f32' | 'bf16';
   readonly parameters: readonly Parameter[];
-  /** Elements of the flat buffers, padding included. */
-  readonly count: number;
   /** Optimizer steps that the moments have seen: t of the bias corrections, of all training steps over this store together. */
   optimizerStep = 0;
-  private readonly elementOffset = new Map<Parameter, number>();
+  readonly layout: Layout;
   private readonly constantOffset = new Map<Constant, number>();
   private readonly buffers = new Map<StoreBuffer | 'constants', NativeBuffer>();
   private disposed = false;
@@ -45,12 +39,7 @@ export class Store {
     this.deviceKind = deviceId === 'cpu' ? 'cpu' : 'cuda';
     this.compute = compute;
     this.parameters = parameters;
-    let offset = 0;
-    for (const parameter of parameters) {
-      this.elementOffset.set(parameter, offset);
-      offset += alignElements(size(parameter.shape));
-    }
-    this.count = offset;
+    this.layout = layoutOf(parameters);
     requireMemory(this.deviceKind, device, { weights: this.count * (compute === 'bf16' ? 6 : 4) });
     this.allocate('parameters', this.count * 4);
     if (compute === 'bf16') this.allocate('low', this.count * 2);
@@ -66,6 +55,11 @@ export class Store {
     }
     if (constantBytes > 0) this.allocate('constants', constantBytes);
     for (const constant of constants) this.buffer('constants').write(this.constantOffset.get(constant)!, constant.values);
+  }
+
+  /** Elements of the flat buffers, padding included. */
+  get count(): number {
+    return this.layout.count;
   }
 
   /** Trainable values, padding excluded. */
@@ -90,7 +84,7 @@ export class Store {
     const table = new Int32Array(segments.length * 4);
     const floats = new Float32Array(table.buffer);
     segments.forEach(({ parameter, weightDecay, lrScale }, i) => {
-      const begin = this.elementOffset.get(parameter)!;
+      const begin = this.layout.offsets.get(parameter)!;
       table[4 * i] = begin;
       table[4 * i + 1] = begin + size(parameter.shape);
       floats[4 * i + 2] = weightDecay;
@@ -139,7 +133,7 @@ export class Store {
 
   /** @internal Element offset of a parameter in the flat buffers. */
   offsetOf(parameter: Parameter): number {
-    const offset = this.elementOffset.get(parameter);
+    const offset = this.layout.offsets.get(parameter);
     if (offset === undefined) throw new MaeError('MAE_GRAPH', `${parameter.name} is not a parameter of this store`);
     return offset;
   }

@@ -160,7 +160,7 @@ export class TrainStep {
     this.segmentTable = store.segmentTable(segments(store.parameters, this.optimizer.weightDecay));
     const { trace, report } = traceTrainStep(model, this.optimizer, options);
     this.report = report;
-    this.program = new Program(trace, store, { ...options.program, microBatches: this.accumIter });
+    this.program = new Program(trace, store, { lendGradients: this.accumIter === 1, ...options.program, microBatches: this.accumIter });
     const backward = Array.from({ length: this.accumIter }, (_, i) => ({ segment: 'backward', microBatch: i, accumulate: i > 0 }));
     this.stages = [...backward, { segment: 'update' }];
   }
