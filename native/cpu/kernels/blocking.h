@@ -12,8 +12,8 @@ namespace mae { namespace cpu { namespace MAE_ISA {
 
 constexpr int64_t kWholeDepth = 768;   // words of k that are not cut: a panel of A is then 43 KiB or less
 constexpr int64_t kBlockDepth = 512;   // words of k in a block of a longer k
-constexpr int64_t kBlockBytes = kLanes == 16 ? 512 << 10 : 192 << 10;  // of B: half of L2, which is 1 MiB or more where AVX-512 is
-constexpr int64_t kGroup = 4;          // panels of A packed together, from lines that they share
+constexpr int64_t kBlockBytes = kLanes == 16 ? 640 << 10 : 192 << 10;  // of B: what L2, 1 MiB or more where AVX-512 is, holds beside A and C
+constexpr int64_t kGroup = 2;          // panels of A packed together, from lines that they share
 constexpr int64_t kSharedBytes = 2 << 20;  // of B, packed once for all threads
 constexpr int64_t kScratchRows = 1024;     // of C, where partial sums over k must wait for an epilogue
 constexpr int64_t kBlocksPerThread = 4;    // blocks of C, for balance
@@ -78,7 +78,7 @@ static inline Plan make_plan(const Gemm& g, int64_t slots) {
   if (p.splits > 1) p.partial_bytes = align(p.splits * g.m * g.n * 4);
   if (p.splits > 1 && g.row_sums) p.sums_bytes = align(p.splits * g.m * 4);
   if (!p.shared_b) p.b_bytes = align(ceil_div(p.n_panels, p.n_blocks) * panel_stride(p.depth, kColumns) * 4);
-  if (!p.direct_a) p.a_bytes = align(kGroup * panel_stride(p.depth, kRowStride) * 4);
+  if (!p.direct_a) p.a_bytes = (g.a.k_contiguous ? 1 : 2) * align(kGroup * panel_stride(p.depth, kRowStride) * 4);
   if (p.scratch_c) p.c_bytes = align(ceil_div(p.m_panels, p.m_blocks) * kRows * ceil_div(p.n_panels, p.n_blocks) * kColumns * 4);
   return p;
 }

@@ -22,13 +22,12 @@ constexpr int kRowStride = (kRows + kLanes - 1) / kLanes * kLanes;
 typedef float word __attribute__((may_alias));  // a float or a pair of bf16
 
 // Lines to bring into L2 while the tile is computed: at `at`, at + one, at + other and at + one + other bytes, then the same again
-// `step` bytes on, one such group for every kAheadWords words of k. Addresses beyond an array are harmless.
+// `step` bytes on, one such group for every `words` words of k (a multiple of kUnroll). Addresses beyond an array are harmless.
 struct Ahead {
   const char* at;
-  int64_t one, other, step;
+  int64_t one, other, step, words;
 };
-template <bool ByRow>
-constexpr int kAheadWords = ByRow ? 16 : 8;
+constexpr int kUnroll = 4;
 
 struct Tile {
   int64_t depth;       // words along k
@@ -71,15 +70,18 @@ static void multiply_tile(const Tile& t) {
     a += ByRow ? 1 : stride;
     b += Vectors * kLanes;
   };
-  const char* ahead = t.ahead.at;
+  const Ahead ahead = t.ahead;
+  const char* at = ahead.at;
   int64_t left = t.depth;
-  for (; left >= kAheadWords<ByRow>; left -= kAheadWords<ByRow>, ahead += t.ahead.step) {
-    __builtin_prefetch(ahead, 0, 2);
-    __builtin_prefetch(ahead + t.ahead.one, 0, 2);
-    __builtin_prefetch(ahead + t.ahead.other, 0, 2);
-    __builtin_prefetch(ahead + t.ahead.other + t.ahead.one, 0, 2);
+  for (; left >= ahead.words; left -= ahead.words, at += ahead.step) {
+    __builtin_prefetch(at, 0, 2);
+    __builtin_prefetch(at + ahead.one, 0, 2);
+    __builtin_prefetch(at + ahead.other, 0, 2);
+    __builtin_prefetch(at + ahead.other + ahead.one, 0, 2);
+    for (int64_t k = 0; k < ahead.words; k += kUnroll) {
 #pragma GCC unroll 4
-    for (int k = 0; k < kAheadWords<ByRow>; ++k) next_k();
+      for (int i = 0; i < kUnroll; ++i) next_k();
+    }
   }
   for (; left; --left) next_k();
 #pragma GCC unroll 16

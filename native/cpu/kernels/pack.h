@@ -132,11 +132,11 @@ static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
   }
 }
 
-// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride], whose lanes from
-// kRows on hold anything. `readable` ≥ rows: what may be read from each row.
+// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride], `stride` floats from
+// one to the next, whose lanes from kRows on hold anything. `readable` ≥ rows: what may be read from each row.
 template <bool Pairs, class T>
-static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t readable, int64_t k) {
-  const int64_t words = words_of<Pairs>(k), stride = panel_stride(words, kRowStride);
+static void pack_columns(float* out, int64_t stride, const T* a, int64_t ld, int64_t rows, int64_t readable, int64_t k) {
+  const int64_t words = words_of<Pairs>(k);
   for (int64_t w = 0; w < words; ++w, a += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? a + ld : nullptr;
     const auto read = [&](int64_t i, auto n) {
@@ -145,8 +145,6 @@ static void pack_columns(float* out, const T* a, int64_t ld, int rows, int64_t r
     };
     float* to = out + w * kRowStride;
     for (int64_t row = 0; row < rows; row += kRows, to += stride) {
-      __builtin_prefetch(a + kRowsAhead * ld + row);
-      if (Pairs) __builtin_prefetch(a + (kRowsAhead + 1) * ld + row);
 #pragma GCC unroll 2
       for (int64_t i = 0; i < kRowStride; i += kLanes) {
         const int64_t left = readable - row - i;
