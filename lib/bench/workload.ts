@@ -66,7 +66,7 @@ export class Workload {
       store.prepareTraining();
       const step = traceTrainStep({ mae, store, seed }, this.adamw, { batchSize });
       this.stepCosts = costsOf(step.trace, batchSize);
-      this.training = { program: new Program(step.trace, store), reads: [step.report] };
+      this.training = { program: new Program(step.trace, store, { lendGradients: true }), reads: [step.report] };
     }
     const [height, width] = this.config.imageSize;
     const bytes = batchSize * height * width * this.config.inChans;

@@ -16,7 +16,7 @@ constexpr int64_t kBlockBytes = kLanes == 16 ? 640 << 10 : 192 << 10;  // of B: 
 constexpr int64_t kGroup = 2;          // panels of A packed together, from lines that they share
 constexpr int64_t kSharedBytes = 2 << 20;  // of B, packed once for all threads
 constexpr int64_t kScratchRows = 1024;     // of C, where partial sums over k must wait for an epilogue
-constexpr int64_t kBlocksPerThread = 4;    // blocks of C, for balance
+constexpr int64_t kBlocksPerThread = 2;    // blocks of C, for balance
 constexpr int64_t kLeastPanels = 4;        // of A in a block: its share of packing B
 constexpr int64_t kSplitElements = 1024;   // of k in a split, at least
 constexpr int64_t kSplitBlocks = 16;       // blocks of C that give enough parallel work without splitting k
