@@ -4,6 +4,7 @@ import { gemmChoices } from '../lib/graph/gemmChoices';
 import { native, type NativeAddon } from '../lib/native';
 import { MaskedAutoencoder } from '../lib/nn/maskedAutoencoder';
 import { errorOf } from './helpers/errors';
+import { tinySizes } from './helpers/tinyModel';
 
 type Module = typeof import('../lib/graph/gemmChoices');
 
@@ -78,17 +79,7 @@ const addon = native();
   // By MAE_GEMM=rule nothing is chosen.
   const chooses = process.env.MAE_DEVICE?.startsWith('cuda') && process.env.MAE_GEMM !== 'rule';
   (chooses ? test : test.skip)('what a training step chose is in the table of its GPU', async () => {
-    const sizes = {
-      imageSize: 16,
-      patchSize: 4,
-      embedDim: 24,
-      depth: 1,
-      numHeads: 3,
-      decoderEmbedDim: 16,
-      decoderDepth: 1,
-      decoderNumHeads: 2,
-    };
-    using model = new MaskedAutoencoder({ ...sizes, device: process.env.MAE_DEVICE });
+    using model = new MaskedAutoencoder({ ...tinySizes, device: process.env.MAE_DEVICE });
     const bytes = (): number => Buffer.from(gemmChoices(model.device)!.table, 'base64').length;
     expect(bytes()).toBe(0);
     await (

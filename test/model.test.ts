@@ -15,22 +15,16 @@ import { MaeError } from '../lib/errors';
 import { Draw } from './helpers/draw';
 import { errorOf } from './helpers/errors';
 import { relativeError } from './helpers/parity';
+import { tinySizes } from './helpers/tinyModel';
 import { referenceMae } from './reference/mae';
 import type { Value } from './reference';
 
 /** MAE_DEVICE=cuda runs all of this on a GPU. */
 const device = process.env.MAE_DEVICE || 'cpu';
 
-/** 16 patches, 4 of them visible. */
 const tiny: ModelOptions = {
-  imageSize: 16,
-  patchSize: 4,
-  embedDim: 24,
+  ...tinySizes,
   depth: 2,
-  numHeads: 3,
-  decoderEmbedDim: 16,
-  decoderDepth: 1,
-  decoderNumHeads: 2,
   device,
   precision: 'fp32',
   seed: 11,

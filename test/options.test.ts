@@ -1,18 +1,9 @@
 /** Every public call refuses option names that it does not have, and numbers that are none: both would change results without a word. */
 import * as mae from '../lib';
 import { errorOf } from './helpers/errors';
+import { tinySizes } from './helpers/tinyModel';
 
 const device = process.env.MAE_DEVICE || 'cpu';
-const sizes = {
-  imageSize: 16,
-  patchSize: 4,
-  embedDim: 24,
-  depth: 1,
-  numHeads: 3,
-  decoderEmbedDim: 16,
-  decoderDepth: 1,
-  decoderNumHeads: 2,
-};
 const images = new Uint8Array(2 * 768).fill(9);
 const dataset = new mae.ArrayDataset({ images, height: 16, width: 16, channels: 3 });
 const picture = images.subarray(0, 768);
@@ -21,7 +12,7 @@ const three = { originals: [picture], masked: [picture], reconstructions: [pictu
 let model: mae.MaskedAutoencoder;
 let step: mae.TrainStep;
 beforeAll(() => {
-  model = new mae.MaskedAutoencoder({ ...sizes, device });
+  model = new mae.MaskedAutoencoder({ ...tinySizes, device });
   step = model.trainStep({ batchSize: 2, givenNoise: true });
 });
 afterAll(() => model.dispose());
@@ -30,8 +21,8 @@ afterAll(() => model.dispose());
 type Given = Record<string, never>;
 
 const calls: [name: string, call: (options: Given) => unknown, misspelt: string, meant: string][] = [
-  ['MaskedAutoencoder', (o) => new mae.MaskedAutoencoder({ ...sizes, device, ...o }), 'precison', 'precision'],
-  ['MaskedAutoencoder', (o) => new mae.MaskedAutoencoder({ ...sizes, device, ...o }), 'mask_ratio', 'maskRatio'],
+  ['MaskedAutoencoder', (o) => new mae.MaskedAutoencoder({ ...tinySizes, device, ...o }), 'precison', 'precision'],
+  ['MaskedAutoencoder', (o) => new mae.MaskedAutoencoder({ ...tinySizes, device, ...o }), 'mask_ratio', 'maskRatio'],
   ['forward', (o) => model.forward(images, o), 'nosie', 'noise'],
   ['features', (o) => model.features(images, o), 'pol', 'pool'],
   ['save', (o) => model.save('/nowhere/x.safetensors', o), 'encoder_only', 'encoderOnly'],
@@ -85,7 +76,7 @@ const values: [what: string, call: () => unknown, message: RegExp][] = [
     /^MAE_ARGUMENT trainStep\.run: noise must be finite, got -Infinity for patch 3 of picture 0/,
   ],
   ['clipGrad', () => model.trainStep({ batchSize: 2, clipGrad: Infinity }), /^MAE_ARGUMENT trainStep: clipGrad .*got Infinity/],
-  ['mean', () => new mae.MaskedAutoencoder({ ...sizes, device, mean: [0, NaN, 0] }), /^MAE_ARGUMENT .*mean\[1\]: .*got NaN/],
+  ['mean', () => new mae.MaskedAutoencoder({ ...tinySizes, device, mean: [0, NaN, 0] }), /^MAE_ARGUMENT .*mean\[1\]: .*got NaN/],
   ['cacheBytes', () => new mae.ImageFolder(__dirname, { cacheBytes: NaN }), /^MAE_ARGUMENT ImageFolder: cacheBytes .*got NaN/],
   [
     'labels',

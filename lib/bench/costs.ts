@@ -29,8 +29,7 @@ export function costsOf(trace: Trace, batchSize: number): Costs {
 
 /** A training step of `batchSize` pictures, traced without a device. */
 export function sketchStep(config: MaeConfig, batchSize: number, precision: Precision, device: 'cpu' | 'cuda'): Trace {
-  const mae = makeMae(config, 0);
-  return traceTrainStep({ mae, store: sketchStore(mae, precision, device), seed: 0 }, resolveAdamW(), { batchSize }).trace;
+  return traceSketch(makeMae(config, 0), batchSize, precision, device);
 }
 
 /** Device memory that training takes, in bytes; the kernels' workspace, which only the device knows, is not in it. */
@@ -43,7 +42,7 @@ export interface StepMemory {
 
 export function memoryOfStep(config: MaeConfig, batchSize: number, precision: Precision, device: 'cpu' | 'cuda'): StepMemory {
   const mae = makeMae(config, 0);
-  const { trace } = traceTrainStep({ mae, store: sketchStore(mae, precision, device), seed: 0 }, resolveAdamW(), { batchSize });
+  const trace = traceSketch(mae, batchSize, precision, device);
   const layout = layoutOf(mae.parameters);
   const inputs = trace.inputs.reduce((sum, input) => sum + bytesOf(input), 0);
   return { store: layout.count * (precision === 'bf16' ? 18 : 16), program: plan(trace, true, layout).arenaBytes + 2 * inputs };
@@ -72,4 +71,8 @@ function sketchStore(mae: Mae, precision: Precision, deviceKind: 'cpu' | 'cuda')
     count: layoutOf(mae.parameters).count,
     parameters: mae.parameters,
   };
+}
+
+function traceSketch(mae: Mae, batchSize: number, precision: Precision, device: 'cpu' | 'cuda'): Trace {
+  return traceTrainStep({ mae, store: sketchStore(mae, precision, device), seed: 0 }, resolveAdamW(), { batchSize }).trace;
 }

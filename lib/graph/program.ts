@@ -3,6 +3,7 @@ import { MaeError } from '../errors';
 import { native, type KernelSignature, type NativeBuffer, type NativeProgram } from '../native';
 import { align, plan, type Plan } from './plan';
 import { requireMemory } from './device';
+import type { Layout } from './layout';
 import type { Store } from './store';
 import { bytesOf, describe, dtypeCode, type DType, type StoreBuffer, type Tensor } from './tensor';
 import type { Launch, Trace } from './tape';
@@ -94,8 +95,9 @@ export class Program {
   readonly workspaceBytes: number;
   readonly inputBytes: number;
   readonly microBatches: number;
+  /** The gradients' layout, where their memory is lent to activations. */
+  readonly lent: Layout | undefined;
   private readonly store: Store;
-  private readonly lendsGradients: boolean;
   private readonly inputOffsets = new Map<string, number>();
   private readonly segmentNames: readonly string[];
   private readonly handle: NativeProgram;
@@ -107,8 +109,8 @@ export class Program {
     this.trace = trace;
     this.store = store;
     this.microBatches = options.microBatches ?? 1;
-    this.lendsGradients = (options.lendGradients ?? false) && !options.unshared;
-    this.plan = plan(trace, !options.unshared, this.lendsGradients ? store.layout : undefined);
+    this.lent = options.lendGradients && !options.unshared ? store.layout : undefined;
+    this.plan = plan(trace, !options.unshared, this.lent);
     let offset = 0;
     for (const input of trace.inputs) {
       this.inputOffsets.set((input.place as { name: string }).name, offset);
@@ -237,7 +239,7 @@ export class Program {
       stages.flatMap(({ segment, microBatch = 0, accumulate = false }) => {
         const index = this.segmentNames.indexOf(segment);
         if (index < 0) throw new MaeError('MAE_GRAPH', `run: there is no segment '${segment}' (${this.segmentNames.join(', ')})`);
-        if (accumulate && this.lendsGradients) {
+        if (accumulate && this.lent) {
           throw new MaeError(
             'MAE_GRAPH',
             `run: '${segment}' is to add to gradients whose memory is lent: make the program without lendGradients`,

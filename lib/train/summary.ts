@@ -38,8 +38,7 @@ export function describePlan(
   const executed = program.trace.ops.reduce((sum, op) => sum + op.flops, 0) / step.batchSize;
   const bytes = program.bytes + model.store.bytes;
   const other = { batchSize: step.batchSize, recompute: !options.recompute };
-  const lent = step.accumIter === 1 ? model.store.layout : undefined;
-  const otherwise = plan(traceTrainStep(model, step.optimizer, other).trace, true, lent).arenaBytes;
+  const otherwise = plan(traceTrainStep(model, step.optimizer, other).trace, true, program.lent).arenaBytes;
   const head = (name: string, width: number, depth: number, heads: number): string =>
     `${name} ${width} wide, ${depth} deep, ${heads} heads`;
   const lines = [
