@@ -13,7 +13,6 @@ namespace mae { namespace cpu { namespace MAE_ISA {
 constexpr int64_t kWholeDepth = 768;   // words of k that are not cut: a panel of A is then 43 KiB or less
 constexpr int64_t kBlockDepth = 512;   // words of k in a block of a longer k
 constexpr int64_t kBlockBytes = kLanes == 16 ? 640 << 10 : 192 << 10;  // of B: what L2, 1 MiB or more where AVX-512 is, holds beside A and C
-constexpr int64_t kGroup = 2;          // panels of A packed together, from lines that they share
 constexpr int64_t kSharedBytes = 2 << 20;  // of B, packed once for all threads
 constexpr int64_t kScratchRows = 1024;     // of C, where partial sums over k must wait for an epilogue
 constexpr int64_t kBlocksPerThread = 2;    // blocks of C, for balance
@@ -21,8 +20,6 @@ constexpr int64_t kLeastPanels = 4;        // of A in a block: its share of pack
 constexpr int64_t kSplitElements = 1024;   // of k in a split, at least
 constexpr int64_t kSplitBlocks = 16;       // blocks of C that give enough parallel work without splitting k
 
-static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t align(int64_t bytes) { return (bytes + 63) & ~int64_t(63); }
 
 static inline bool uses_pairs(const Gemm& g) { return kHasPairs && g.type == BF16; }
@@ -72,13 +69,13 @@ static inline Plan make_plan(const Gemm& g, int64_t slots) {
   // Rows whose distance is a multiple of 4 KiB fall on the same few sets of L1: those are copied.
   const bool same_words = (p.per_word == 2 || g.type == F32) && g.k % p.per_word == 0;
   p.direct_a = g.a.k_contiguous && same_words && (p.k_blocks == 1 || p.words * 4 % 4096 != 0);
-  p.shared_bytes = align(p.k_blocks * p.n_panels * panel_stride(p.depth, kColumns) * 4);
+  p.shared_bytes = align(p.k_blocks * p.n_panels * panel_stride(p.depth) * 4);
   p.shared_b = p.m_blocks > 1 && p.shared_bytes <= kSharedBytes;
   if (!p.shared_b) p.shared_bytes = 0;
   if (p.splits > 1) p.partial_bytes = align(p.splits * g.m * g.n * 4);
   if (p.splits > 1 && g.row_sums) p.sums_bytes = align(p.splits * g.m * 4);
-  if (!p.shared_b) p.b_bytes = align(ceil_div(p.n_panels, p.n_blocks) * panel_stride(p.depth, kColumns) * 4);
-  if (!p.direct_a) p.a_bytes = (g.a.k_contiguous ? 1 : 2) * align(kGroup * panel_stride(p.depth, kRowStride) * 4);
+  if (!p.shared_b) p.b_bytes = align(ceil_div(p.n_panels, p.n_blocks) * panel_stride(p.depth) * 4);
+  if (!p.direct_a) p.a_bytes = (g.a.k_contiguous ? 1 : 2) * align(p.depth * kRowStride * 4);
   if (p.scratch_c) p.c_bytes = align(ceil_div(p.m_panels, p.m_blocks) * kRows * ceil_div(p.n_panels, p.n_blocks) * kColumns * 4);
   return p;
 }

@@ -7,19 +7,6 @@
 namespace mae { namespace cpu { namespace MAE_ISA {
 namespace {
 
-// Panels [from, to) of B, elements [k, k + count) along k.
-template <bool Pairs, class T>
-void pack_b(const Gemm& g, float* out, int64_t from, int64_t to, int64_t k, int64_t count) {
-  const T* b = static_cast<const T*>(g.b.data);
-  const int64_t begin = from * kColumns, end = at_most(to * kColumns, g.n);
-  if (!g.b.k_contiguous) return pack_rows<Pairs>(out, b + k * g.n + begin, g.n, int(end - begin), count);
-  const int64_t words = words_of<Pairs>(count);
-  for (int64_t column = begin; column < end; column += kColumns, out += panel_stride(words, kColumns)) {
-    const int columns = int(at_most(kColumns, end - column));
-    pack_transposed<Pairs>(out, b + column * g.k + k, g.k, columns, count, columns > kLanes ? 2 : 1);
-  }
-}
-
 // One gemm call, with its workspace.
 struct Run {
   const Gemm& g;
@@ -30,142 +17,166 @@ struct Run {
   char* slots;
 };
 
-// Elements of k in the blocks before block `b`.
-int64_t k_begin(const Run& run, int64_t b) { return at_most(b * run.p.depth * run.p.per_word, run.g.k); }
-
-// Panel j of a block of k, `depth` words, in the B packed for all.
-float* shared_panel(const Run& run, int64_t block, int64_t j, int64_t depth) {
-  return run.shared_b + block * run.p.n_panels * panel_stride(run.p.depth, kColumns) + j * panel_stride(depth, kColumns);
+// Panels [from, to) of B, elements [k, k + count) along k.
+template <bool Pairs, class T>
+void pack_b(const Gemm& g, float* out, int64_t from, int64_t to, int64_t k, int64_t count) {
+  const T* b = static_cast<const T*>(g.b.data);
+  const int64_t begin = from * kColumns, end = at_most(to * kColumns, g.n);
+  if (!g.b.k_contiguous) return pack_rows<Pairs>(out, b + k * g.n + begin, g.n, int(end - begin), count);
+  for (int64_t column = begin; column < end; column += kColumns, out += panel_stride(words_of<Pairs>(count))) {
+    const int columns = int(at_most(kColumns, end - column));
+    pack_transposed<Pairs>(out, b + column * g.k + k, g.k, columns, count, columns > kLanes ? 2 : 1);
+  }
 }
 
-// Some panels of A along one block of k: what is packed together. rows = 0: none.
-struct Piece {
-  int64_t row, rows, k, count;
+// Elements [begin, begin + count) of k, in `words` words.
+struct BlockOfK {
+  int64_t begin, count, words;
+};
+BlockOfK block_of_k(const Run& run, int64_t block) {
+  const int64_t size = run.p.depth * run.p.per_word, begin = block * size, count = at_most(begin + size, run.g.k) - begin;
+  return {begin, count, ceil_div(count, run.p.per_word)};
+}
+
+// Panel j of a block of k in the B packed for all.
+float* shared_panel(const Run& run, int64_t block, int64_t j) {
+  return run.shared_b + block * run.p.n_panels * panel_stride(run.p.depth) + j * panel_stride(block_of_k(run, block).words);
+}
+
+// A block of C over a block of k: panels of A meet panels of B.
+struct Pass {
+  int64_t split, m_begin, m_end, n_begin, n_end;  // panels
+  BlockOfK k;
+  bool first, last;    // block of k of the split
+  const float* b;      // packed
+  float *a, *a_after;  // packed: a panel of A, and the next
+  float* waiting;      // tiles of C between two blocks of k
 };
 
-// Words [from, to) of a piece of A[k, m].
-template <bool Pairs, class T>
-void pack_words(const Gemm& g, float* out, const Piece& a, int64_t from, int64_t to) {
-  const int64_t first = from * kPerWord<Pairs>, last = at_most(to * kPerWord<Pairs>, a.count);
-  const T* begin = static_cast<const T*>(g.a.data) + (a.k + first) * g.m + a.row;
-  pack_columns<Pairs>(out + from * kRowStride, panel_stride(words_of<Pairs>(a.count), kRowStride), begin, g.m, a.rows, g.m - a.row, last - first);
-}
-
-// Takes the sums along k of a piece that pack_words wrote; resume: onto those of the blocks of k before.
+// Σ_k of the packed panel i of A, onto the sums of the blocks of k before.
 template <bool Pairs>
-void sum_rows(const Run& run, const float* panel, const Piece& a, int64_t split, bool resume) {
-  float* const total = (run.partial_sums ? run.partial_sums + split * run.g.m : run.g.row_sums) + a.row;
-  const int64_t words = words_of<Pairs>(a.count);
-  for (int64_t r = 0; r < a.rows; r += kRows, panel += panel_stride(words, kRowStride)) {
-    const size_t bytes = size_t(at_most(kRows, a.rows - r)) * 4;
-    float sums[kRowStride] = {};
-    if (resume) memcpy(sums, total + r, bytes);
-    sum_panel<Pairs>(sums, panel, words);
-    memcpy(total + r, sums, bytes);
-  }
+void sum_rows(const Run& run, const Pass& pass, int64_t i) {
+  const int64_t row = i * kRows;
+  float* const total = (run.partial_sums ? run.partial_sums + pass.split * run.g.m : run.g.row_sums) + row;
+  const size_t bytes = size_t(at_most(kRows, run.g.m - row)) * 4;
+  float sums[kRowStride] = {};
+  if (!pass.first || (run.g.accumulate_row_sums && !run.partial_sums)) memcpy(sums, total, bytes);
+  sum_panel<Pairs>(sums, pass.a, pass.k.words);
+  memcpy(total, sums, bytes);
 }
 
-// What the tile number `call` of those that share a piece of A brings into L2 of the next piece: of A[m, k] four rows, along k as fast as the
-// tile itself; of A[k, m] the words [from, to), which are packed after it.
+// Where the tiles of a pass go; where they are the result itself, `add` is what they start from.
+Epilogue epilogue_of(const Run& run, const Pass& pass) {
+  Epilogue c = run.g.c;
+  if (run.partials) c.out = run.partials + pass.split * run.g.m * run.g.n;
+  const bool onto_c = c.accumulate && !run.partials;
+  if (is_plain(c) && (onto_c || !pass.first)) c.add = c.out, c.add_type = F32;
+  return c;
+}
+
+// Panel i of A meets panel j of B. t, with the operands, comes by reference: a copy of it would be read in vectors wider than it was written
+// in, and so wait until all stores before it, the last tile's among them, have reached the cache.
+template <bool Pairs>
+void compute_tile(const Run& run, const Pass& pass, const Epilogue& c, int64_t i, int64_t j, Tile& t) {
+  const Gemm& g = run.g;
+  const int64_t row = i * kRows, column = j * kColumns;
+  const int rows = int(at_most(kRows, g.m - row)), columns = int(at_most(kColumns, g.n - column)), vectors = columns > kLanes ? 2 : 1;
+  if (is_plain(g.c) && columns == vectors * kLanes) {
+    t.out = static_cast<float*>(c.out) + row * g.n + column, t.out_stride = g.n;
+    t.start = c.add ? t.out : nullptr, t.start_stride = g.n;
+    const float* next = t.out + (j + 1 < pass.n_end ? kColumns : kRows * g.n + (pass.n_begin - j) * kColumns);
+    fetch_rows(next, g.n * 4, rows, kColumns * 4);
+    return multiply<Pairs>(g.a.k_contiguous, vectors, rows, t);
+  }
+  alignas(64) float finished[kRows * kColumns];
+  float* tile = nullptr;
+  if (run.p.scratch_c) tile = pass.waiting + ((i - pass.m_begin) * (pass.n_end - pass.n_begin) + j - pass.n_begin) * kRows * kColumns;
+  t.start = tile && !pass.first ? tile : nullptr, t.out = tile && !pass.last ? tile : finished;
+  t.start_stride = t.out_stride = kColumns;
+  if (t.out == finished) fetch_tile(c, g.type, g.n, row, column, rows, columns);
+  multiply<Pairs>(g.a.k_contiguous, vectors, rows, t);
+  if (t.out == finished) finish_tile(c, g.type, g.n, finished, row, column, rows, columns);
+}
+
+// A[m, k]: rows are used as they are, or copied.
 template <bool Pairs, class T>
-Ahead ahead_of(const Gemm& g, const Piece& next, int64_t depth, int64_t call, int64_t from, int64_t to) {
-  const char* a = static_cast<const char*>(g.a.data);
-  const int64_t size = sizeof(T), line = 64;
-  if (g.a.k_contiguous) {
-    const int64_t ld = g.k * size;
-    return {a + (next.row + 4 * call) * ld + next.k * size, ld, 2 * ld, line, line / int64_t(sizeof(word))};
+void pass_by_row(const Run& run, const Pass& pass) {
+  const Gemm& g = run.g;
+  const Epilogue c = epilogue_of(run, pass);
+  const int64_t ld = g.k * int64_t(sizeof(T)), line = 64, every = line / int64_t(sizeof(word));
+  for (int64_t i = pass.m_begin; i < pass.m_end; ++i) {
+    const T* const a = static_cast<const T*>(g.a.data) + i * kRows * g.k + pass.k.begin;
+    const T* next = a + kRows * g.k;  // rows of the next panel, brought into L2: four beside each tile, along k as fast as the tile itself
+    Tile t = {};
+    t.depth = pass.k.words, t.a = pass.a, t.a_stride = pass.k.words;
+    if (run.p.direct_a) t.a = reinterpret_cast<const word*>(a), t.a_stride = run.p.words;
+    else copy_rows<Pairs>(pass.a, a, g.k, int(at_most(kRows, g.m - i * kRows)), pass.k.count);
+    for (int64_t j = pass.n_begin; j < pass.n_end; ++j, next += 4 * g.k) {
+      t.b = pass.b + (j - pass.n_begin) * panel_stride(pass.k.words);
+      t.errand = {t.depth / every, every, reinterpret_cast<const char*>(next), line, 0, ld, 2 * ld, 0, nullptr, false};
+      compute_tile<Pairs>(run, pass, c, i, j, t);
+    }
   }
-  const int64_t ld = g.m * size, lines = (to - from) * kPerWord<Pairs>;
-  const int64_t words = lines ? at_least(kUnroll, depth / lines / kUnroll * kUnroll) : depth + 1;
-  return {a + (next.k + from * kPerWord<Pairs>) * ld + next.row * size, line, 2 * line, ld, words};
 }
 
-// One block of C over one split of k.
+// A[k, m]: beside the tiles of a panel the next one is packed.
+template <bool Pairs, class T>
+void pass_by_column(const Run& run, Pass& pass, const BlockOfK& next_k) {
+  const Gemm& g = run.g;
+  const Epilogue c = epilogue_of(run, pass);
+  const int64_t width = pass.n_end - pass.n_begin;
+  const auto strip = [&](int64_t i, const BlockOfK& k, float* to) {
+    return Strip<T>{static_cast<const T*>(g.a.data) + k.begin * g.m + i * kRows, g.m, k.count, g.m - i * kRows, to};
+  };
+  if (pass.first) pack_words<Pairs>(strip(pass.m_begin, pass.k, pass.a), 0, pass.k.words);
+  for (int64_t i = pass.m_begin; i < pass.m_end; ++i) {
+    const bool within = i + 1 < pass.m_end;
+    const BlockOfK& k = within ? pass.k : next_k;
+    const Strip<T> next = strip(within ? i + 1 : pass.m_begin, k, pass.a_after);
+    if (g.row_sums && pass.n_begin == 0) sum_rows<Pairs>(run, pass, i);
+    Tile t = {};
+    t.depth = pass.k.words, t.a = pass.a, t.a_stride = kRowStride;
+    for (int64_t call = 0; call < width; ++call) {
+      const int64_t begin = begin_of(k.words, width, call), end = begin_of(k.words, width, call + 1);
+      t.b = pass.b + call * panel_stride(pass.k.words);
+      t.errand = errand_for<Pairs>(next, begin, end, t.depth);
+      compute_tile<Pairs>(run, pass, c, i, pass.n_begin + call, t);
+      pack_words<Pairs>(next, begin + t.errand.count, end);
+    }
+    float* const done = pass.a;
+    pass.a = pass.a_after, pass.a_after = done;
+  }
+}
+
+// One block of C over one split of k, in the scratch space `slot`.
 template <bool Pairs, class T>
 void run_block(const Run& run, int64_t split, int64_t m_block, int64_t n_block, int64_t slot) {
-  const Gemm& g = run.g;
   const Plan& p = run.p;
-  char* space = run.slots + slot * slot_bytes(p);
-  float* const own_b = reinterpret_cast<float*>(space);
-  float* a = reinterpret_cast<float*>(space + p.b_bytes);                     // a piece of A, packed
-  float* a_after = reinterpret_cast<float*>(space + p.b_bytes + p.a_bytes / 2);  // the one after it
-  float* const waiting = reinterpret_cast<float*>(space + p.b_bytes + p.a_bytes);  // tiles of C between two blocks of k
-  const int64_t m_begin = begin_of(p.m_panels, p.m_blocks, m_block), m_end = begin_of(p.m_panels, p.m_blocks, m_block + 1);
-  const int64_t n_begin = begin_of(p.n_panels, p.n_blocks, n_block), n_end = begin_of(p.n_panels, p.n_blocks, n_block + 1);
-  const int64_t k_first = begin_of(p.k_blocks, p.splits, split), k_last = begin_of(p.k_blocks, p.splits, split + 1) - 1;
-  const bool plain = is_plain(g.c), by_row = g.a.k_contiguous, sums = g.row_sums && n_block == 0;
-  const int64_t group = p.direct_a ? 1 : kGroup;
-  Epilogue c = g.c;
-  if (run.partials) c.out = run.partials + split * g.m * g.n;
-  const bool onto_c = c.accumulate && !run.partials;
-  const auto piece = [&](int64_t panel, int64_t block) {
-    const int64_t row = panel * kRows, k = k_begin(run, block);
-    return Piece{row, at_most(at_most(panel + group, m_end) * kRows, g.m) - row, k, k_begin(run, block + 1) - k};
-  };
-
-  for (int64_t block = k_first; block <= k_last; ++block) {
-    const bool first = block == k_first, last = block == k_last;
-    const Piece whole = piece(m_begin, block);
-    const int64_t depth = words_of<Pairs>(whole.count);
-    const float* b = own_b;
-    if (p.shared_b) b = shared_panel(run, block, n_begin, depth);
-    else pack_b<Pairs, T>(g, own_b, n_begin, n_end, whole.k, whole.count);
-    if (plain && (onto_c || !first)) c.add = c.out, c.add_type = F32;
-    if (!by_row && first) pack_words<Pairs, T>(g, a, whole, 0, depth);
-
-    for (int64_t i = m_begin; i < m_end; i += group) {
-      const Piece now = piece(i, block);
-      const Piece next = i + group < m_end ? piece(i + group, block) : !last ? piece(m_begin, block + 1) : Piece{};
-      const int64_t next_depth = words_of<Pairs>(next.count);
-      if (by_row && !p.direct_a) copy_rows<Pairs>(a, static_cast<const T*>(g.a.data) + now.row * g.k + now.k, g.k, int(now.rows), now.count);
-      if (sums) sum_rows<Pairs>(run, a, now, split, !first || (g.accumulate_row_sums && !run.partial_sums));
-      const int64_t width = n_end - n_begin, calls = ceil_div(now.rows, kRows) * width;
-      for (int64_t call = 0; call < calls; ++call) {
-        const int64_t panel = call / width, j = n_begin + call % width;
-        const int64_t row = now.row + panel * kRows, column = j * kColumns;
-        const int rows = int(at_most(kRows, g.m - row));
-        const int columns = int(at_most(kColumns, g.n - column)), vectors = columns > kLanes ? 2 : 1;
-        const int64_t from = begin_of(next_depth, calls, call), to = begin_of(next_depth, calls, call + 1);
-        Tile t;
-        t.depth = depth;
-        if (p.direct_a) t.a = reinterpret_cast<const word*>(static_cast<const T*>(g.a.data) + row * g.k + now.k), t.a_stride = p.words;
-        else if (by_row) t.a = a + panel * kRows * depth, t.a_stride = depth;
-        else t.a = a + panel * panel_stride(depth, kRowStride), t.a_stride = kRowStride;
-        t.b = b + (j - n_begin) * panel_stride(depth, kColumns);
-        t.ahead = ahead_of<Pairs, T>(g, next, depth, call, from, to);
-        if (plain && columns == vectors * kLanes) {
-          t.out = static_cast<float*>(c.out) + row * g.n + column, t.out_stride = g.n;
-          t.start = c.add ? t.out : nullptr, t.start_stride = g.n;
-          fetch_rows(t.out + (j + 1 < n_end ? kColumns : kRows * g.n + (n_begin - j) * kColumns), g.n * 4, rows, kColumns * 4);  // the next
-          multiply<Pairs>(by_row, vectors, rows, t);
-        } else {
-          alignas(64) float finished[kRows * kColumns];
-          float* const tile = p.scratch_c ? waiting + ((row / kRows - m_begin) * width + j - n_begin) * kRows * kColumns : nullptr;
-          t.start = tile && !first ? tile : nullptr, t.out = tile && !last ? tile : finished;
-          t.start_stride = t.out_stride = kColumns;
-          if (t.out == finished) fetch_tile(c, g.type, g.n, row, column, rows, columns);
-          multiply<Pairs>(by_row, vectors, rows, t);
-          if (t.out == finished) finish_tile(c, g.type, g.n, finished, row, column, rows, columns);
-        }
-        if (!by_row && next.rows) pack_words<Pairs, T>(g, a_after, next, from, to);
-      }
-      if (!by_row) {
-        float* const done = a;
-        a = a_after, a_after = done;
-      }
-    }
+  float* const own_b = reinterpret_cast<float*>(run.slots + slot * slot_bytes(p));
+  Pass pass = {};
+  pass.split = split;
+  pass.m_begin = begin_of(p.m_panels, p.m_blocks, m_block), pass.m_end = begin_of(p.m_panels, p.m_blocks, m_block + 1);
+  pass.n_begin = begin_of(p.n_panels, p.n_blocks, n_block), pass.n_end = begin_of(p.n_panels, p.n_blocks, n_block + 1);
+  pass.a = own_b + p.b_bytes / 4, pass.a_after = pass.a + p.a_bytes / 8;
+  pass.waiting = pass.a + p.a_bytes / 4;
+  const int64_t begin = begin_of(p.k_blocks, p.splits, split), end = begin_of(p.k_blocks, p.splits, split + 1);
+  for (int64_t block = begin; block < end; ++block) {
+    pass.k = block_of_k(run, block), pass.first = block == begin, pass.last = block + 1 == end;
+    pass.b = p.shared_b ? shared_panel(run, block, pass.n_begin) : own_b;
+    if (!p.shared_b) pack_b<Pairs, T>(run.g, own_b, pass.n_begin, pass.n_end, pass.k.begin, pass.k.count);
+    if (run.g.a.k_contiguous) pass_by_row<Pairs, T>(run, pass);
+    else pass_by_column<Pairs, T>(run, pass, pass.last ? BlockOfK{} : block_of_k(run, block + 1));
   }
 }
 
 template <bool Pairs, class T>
 void run_all(const Run& run) {
-  const Gemm& g = run.g;
   const Plan& p = run.p;
   if (p.shared_b) {
     parallel_for(p.k_blocks * p.n_panels, [&](int64_t chunk, int) {
       const int64_t block = chunk / p.n_panels, j = chunk % p.n_panels;
-      const int64_t k = k_begin(run, block), count = k_begin(run, block + 1) - k;
-      pack_b<Pairs, T>(g, shared_panel(run, block, j, ceil_div(count, p.per_word)), j, j + 1, k, count);
+      const BlockOfK k = block_of_k(run, block);
+      pack_b<Pairs, T>(run.g, shared_panel(run, block, j), j, j + 1, k.begin, k.count);
     });
   }
   // A slot is a scratch space; whoever holds it takes block after block.

@@ -1,31 +1,20 @@
-// The inner loop of the GEMM: a tile of C in registers, kRows × (vectors · kLanes), over a run of k. Both operands are read as words of
-// 32 bits: a float, or (Pairs) two bf16 that are neighbours along k and go through vdpbf16ps. Where that instruction is missing, bf16
-// was widened to floats when it was packed.
+// The inner loop of the GEMM: a tile of C in registers, over a run of k. The multiply-adds leave room for other work: while a tile is
+// computed, operands of the tiles to come are brought nearer and packed.
 #pragma once
-#include "../simd.h"
+#include "words.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
 
-#if defined(__AVX512BF16__)
-constexpr bool kHasPairs = true;
-#else
-constexpr bool kHasPairs = false;
-#endif
-
-// 28 accumulators of 32 registers, or 12 of 16.
-constexpr int kRows = kLanes == 16 ? 14 : 6;
-constexpr int kVectors = 2;
-constexpr int kColumns = kVectors * kLanes;
-// From one k to the next in a panel of A whose words of one k lie together: kRows, in whole vectors.
-constexpr int kRowStride = (kRows + kLanes - 1) / kLanes * kLanes;
-
-typedef float word __attribute__((may_alias));  // a float or a pair of bf16
-
-// Lines to bring into L2 while the tile is computed: at `at`, at + one, at + other and at + one + other bytes, then the same again
-// `step` bytes on, one such group for every `words` words of k (a multiple of kUnroll). Addresses beyond an array are harmless.
-struct Ahead {
+// What is done `count` times beside a tile, once for every `every` words of k (a multiple of kUnroll): lines are brought into L2, and a word of
+// k of the next panel of A is packed. Prefetches may reach beyond an array.
+struct Errand {
+  int64_t count, every;
   const char* at;
-  int64_t one, other, step, words;
+  int64_t step;                // bytes from one time to the next
+  int64_t ahead, right, down;  // the lines of at + ahead, that many bytes to the right of it, down of it, and both
+  int64_t next_row;            // bytes from the first bf16 of a pair to the second
+  float* to;                   // where [words][kRowStride] are packed; null: nothing is
+  bool bf16;                   // what lies at `at`
 };
 constexpr int kUnroll = 4;
 
@@ -38,15 +27,21 @@ struct Tile {
   int64_t start_stride;
   float* out;          // may be `start`
   int64_t out_stride;
-  Ahead ahead;         // memory wanted soon
+  Errand errand;
 };
 
+// A word of k of a panel of A.
 template <bool Pairs>
-static inline vf multiply_add(vf acc, word a, vf b) {
-#if defined(__AVX512BF16__)
-  if (Pairs) return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)splat(a), (__m512bh)b);
-#endif
-  return acc + splat(a) * b;
+static inline void pack_word(const Errand& e, const char* at, float* to) {
+#pragma GCC unroll 2
+  for (int i = 0; i < kRowStride; i += kLanes) {
+    if (Pairs || e.bf16) {
+      const uint16_t* row = reinterpret_cast<const uint16_t*>(at) + i;
+      store(to + i, words_at<Pairs>(row, row + e.next_row / 2, Full{}));
+    } else {
+      store(to + i, load(reinterpret_cast<const float*>(at) + i));
+    }
+  }
 }
 
 template <bool Pairs, bool ByRow, int Vectors, int Rows>
@@ -66,23 +61,29 @@ static void multiply_tile(const Tile& t) {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add<Pairs>(acc[r][v], a[ByRow ? r * stride : r], column[v]);
+      for (int v = 0; v < Vectors; ++v) acc[r][v] = multiply_add<Pairs>(acc[r][v], splat(a[ByRow ? r * stride : r]), column[v]);
     a += ByRow ? 1 : stride;
     b += Vectors * kLanes;
   };
-  const Ahead ahead = t.ahead;
-  const char* at = ahead.at;
-  int64_t left = t.depth;
-  for (; left >= ahead.words; left -= ahead.words, at += ahead.step) {
-    __builtin_prefetch(at, 0, 2);
-    __builtin_prefetch(at + ahead.one, 0, 2);
-    __builtin_prefetch(at + ahead.other, 0, 2);
-    __builtin_prefetch(at + ahead.other + ahead.one, 0, 2);
-    for (int64_t k = 0; k < ahead.words; k += kUnroll) {
+  const Errand& e = t.errand;
+  const char* at = e.at;
+  float* to = e.to;
+  for (int64_t n = e.count; n; --n, at += e.step) {
+    const char* line = at + e.ahead;
+    __builtin_prefetch(line, 0, 2);
+    __builtin_prefetch(line + e.right, 0, 2);
+    __builtin_prefetch(line + e.down, 0, 2);
+    __builtin_prefetch(line + e.down + e.right, 0, 2);
+    if (!ByRow && to) {
+      pack_word<Pairs>(e, at, to);
+      to += kRowStride;
+    }
+    for (int64_t k = 0; k < e.every; k += kUnroll) {
 #pragma GCC unroll 4
       for (int i = 0; i < kUnroll; ++i) next_k();
     }
   }
+  int64_t left = t.depth - e.count * e.every;
   for (; left; --left) next_k();
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)

@@ -1,22 +1,9 @@
-// Packing: operands of the GEMM rearranged into panels of 32-bit words (microkernel.h), zero-padded where k is odd and pairs are used.
+// Packing: operands of the GEMM rearranged into panels of 32-bit words (words.h), zero-padded where k is odd and pairs are used.
 // T is the type in memory; Pairs keeps bf16 as pairs, otherwise bf16 is widened to floats.
 #pragma once
-#include "../chunks.h"
 #include "microkernel.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
-
-template <bool Pairs>
-constexpr int kPerWord = Pairs ? 2 : 1;  // elements along k in a word
-template <bool Pairs>
-static inline int64_t words_of(int64_t k) { return ceil_div(k, kPerWord<Pairs>); }
-
-// Words of two rows of [k, columns]: lane j = (even[j], odd[j]). odd may be null: zeros.
-template <class N>
-static inline vf pair_rows(const uint16_t* even, const uint16_t* odd, N n) {
-  const vu low = (vu)load(even, n) >> 16;
-  return (vf)(odd ? low | (vu)load(odd, n) : low);
-}
 
 // kLanes words that lie one after another in a row of [.., k], of which `left` > 0 elements remain.
 template <bool Pairs, class T>
@@ -86,29 +73,26 @@ static void pack_transposed(float* out, const T* b, int64_t ld, int columns, int
   }
 }
 
-// How far ahead of a strided read its lines are asked for.
-constexpr int64_t kRowsAhead = 8;
+// How many words ahead of a strided read its lines are asked for.
+constexpr int64_t kWordsAhead = 8;
 
-// Floats from one panel to the next where panels are written side by side: a line more than they hold, or the same row of all of them
-// would fall on one set of the cache whenever their size is a multiple of 4 KiB.
-static inline int64_t panel_stride(int64_t words, int64_t width) { return words * width + 64 / int64_t(sizeof(float)); }
+// Floats from one panel of B to the next: a line more than it holds, or the same word of all of them would fall on one set of the cache
+// whenever their size is a multiple of 4 KiB.
+static inline int64_t panel_stride(int64_t words) { return words * kColumns + 64 / int64_t(sizeof(float)); }
 
 // Panels of B[k, n]: k rows of `columns` elements, stride ld → for each kColumns columns a panel [words of k][kColumns], the last one
 // kLanes wide if that suffices.
 template <bool Pairs, class T>
 static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k) {
-  const int64_t words = words_of<Pairs>(k), stride = panel_stride(words, kColumns);
+  const int64_t words = words_of<Pairs>(k), stride = panel_stride(words);
   const int full = columns / kColumns * kColumns;
   for (int64_t w = 0; w < words; ++w, b += kPerWord<Pairs> * ld) {
     const T* const next = w * kPerWord<Pairs> + 1 < k ? b + ld : nullptr;
-    const auto read = [&](int j, auto n) {
-      if constexpr (Pairs) return pair_rows(b + j, next ? next + j : nullptr, n);
-      else return load(b + j, n);
-    };
+    const auto read = [&](int j, auto n) { return words_at<Pairs>(b + j, next ? next + j : nullptr, n); };
     float* to = out + w * kColumns;
     for (int j = 0; j < full; j += kColumns, to += stride) {
-      __builtin_prefetch(b + kRowsAhead * ld + j);
-      __builtin_prefetch(b + (kRowsAhead + Pairs) * ld + j + kLanes);
+      __builtin_prefetch(b + kWordsAhead * ld + j);
+      __builtin_prefetch(b + (kWordsAhead + Pairs) * ld + j + kLanes);
       store(to, read(j, Full{}));
       store(to + kLanes, read(j + kLanes, Full{}));
     }
@@ -132,30 +116,38 @@ static void copy_rows(float* out, const T* a, int64_t ld, int rows, int64_t k) {
   }
 }
 
-// Panels of A[k, m]: k rows of `rows` elements, stride ld → for each kRows of them a panel [words of k][kRowStride], `stride` floats from
-// one to the next, whose lanes from kRows on hold anything. `readable` ≥ rows: what may be read from each row.
+// A panel of A[k, m] and where it is packed to: [words of k][kRowStride], whose lanes from kRows on hold anything.
+template <class T>
+struct Strip {
+  const T* from;
+  int64_t ld, k;  // elements
+  int64_t rows;   // that can be read: the panel's, or more
+  float* to;
+};
+
+// Words [begin, end) of it.
 template <bool Pairs, class T>
-static void pack_columns(float* out, int64_t stride, const T* a, int64_t ld, int64_t rows, int64_t readable, int64_t k) {
-  const int64_t words = words_of<Pairs>(k);
-  for (int64_t w = 0; w < words; ++w, a += kPerWord<Pairs> * ld) {
-    const T* const next = w * kPerWord<Pairs> + 1 < k ? a + ld : nullptr;
-    const auto read = [&](int64_t i, auto n) {
-      if constexpr (Pairs) return pair_rows(a + i, next ? next + i : nullptr, n);
-      else return load(a + i, n);
-    };
-    float* to = out + w * kRowStride;
-    for (int64_t row = 0; row < rows; row += kRows, to += stride) {
-#pragma GCC unroll 2
-      for (int64_t i = 0; i < kRowStride; i += kLanes) {
-        const int64_t left = readable - row - i;
-        if (left <= 0) break;
-        store(to + i, left >= kLanes ? read(row + i, Full{}) : read(row + i, Part{int(left)}));
-      }
-    }
+static void pack_words(const Strip<T>& s, int64_t begin, int64_t end) {
+  const T* row = s.from + begin * kPerWord<Pairs> * s.ld;
+  float* to = s.to + begin * kRowStride;
+  for (int64_t w = begin; w < end; ++w, row += kPerWord<Pairs> * s.ld, to += kRowStride) {
+    const T* const next = w * kPerWord<Pairs> + 1 < s.k ? row + s.ld : nullptr;
+    for_lanes(at_most(kRowStride, s.rows), [&](int64_t i, auto n) { store(to + i, words_at<Pairs>(row + i, next ? next + i : nullptr, n)); });
   }
 }
 
-// sums[kRowStride] += Σ_k of each row of a panel that pack_columns wrote: four chains, for the additions to overlap.
+// The same beside a tile of `depth` words, as far as that has room: the words from begin + count on remain.
+template <bool Pairs, class T>
+static Errand errand_for(const Strip<T>& s, int64_t begin, int64_t end, int64_t depth) {
+  const bool whole = s.rows >= kRowStride && end * kPerWord<Pairs> <= s.k;
+  const int64_t count = whole ? at_most(end - begin, depth / kUnroll) : 0;
+  if (count == 0) return {};
+  const int64_t ld = s.ld * int64_t(sizeof(T)), step = ld * kPerWord<Pairs>;
+  return {count, depth / count / kUnroll * kUnroll, reinterpret_cast<const char*>(s.from) + begin * step, step,
+          kWordsAhead * step, kRowStride * int64_t(sizeof(T)) - 1, Pairs ? ld : 0, ld, s.to + begin * kRowStride, sizeof(T) == 2};
+}
+
+// sums[kRowStride] += Σ_k of each row of a panel [words][kRowStride]: four chains, for the additions to overlap.
 template <bool Pairs>
 static void sum_panel(float* sums, const float* panel, int64_t words) {
   float one = 1;
@@ -165,8 +157,8 @@ static void sum_panel(float* sums, const float* panel, int64_t words) {
     int64_t w = 0;
     for (; w + 4 <= words; w += 4)
 #pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) sum[c] = multiply_add<Pairs>(sum[c], one, load(panel + (w + c) * kRowStride + i));
-    for (; w < words; ++w) sum[0] = multiply_add<Pairs>(sum[0], one, load(panel + w * kRowStride + i));
+      for (int c = 0; c < 4; ++c) sum[c] = multiply_add<Pairs>(sum[c], splat(one), load(panel + (w + c) * kRowStride + i));
+    for (; w < words; ++w) sum[0] = multiply_add<Pairs>(sum[0], splat(one), load(panel + w * kRowStride + i));
     store(sums + i, (sum[0] + sum[1]) + (sum[2] + sum[3]));
   }
 }
