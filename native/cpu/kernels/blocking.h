@@ -45,7 +45,7 @@ static inline int64_t begin_of(int64_t items, int64_t parts, int64_t part) { ret
 // does not come out even, a few more are tried.
 static inline void cut_c(Plan& p, int64_t slots) {
   const int64_t least = ceil_div(p.n_panels, at_least(1, kBlockBytes / (p.depth * kColumns * 4)));
-  double best = 0;
+  double best = -1;  // even one block for many threads is a cut
   for (int64_t times = 1; times <= 2; ++times) {
     for (int64_t n = least; n < least + 4 && n <= p.n_panels; ++n) {
       const int64_t wanted = slots == 1 ? 1 : times * ceil_div(slots * kBlocksPerThread, n * p.splits);
