@@ -7,24 +7,22 @@
 namespace mae { namespace cpu { namespace MAE_ISA {
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // `count` pieces of `size` items; the last may be shorter. Plain functions: a member would be an inline symbol.
 struct Chunks {
   int64_t items, size, count;
 };
 static inline int64_t chunk_begin(const Chunks& c, int64_t chunk) { return chunk * c.size; }
-static inline int64_t chunk_end(const Chunks& c, int64_t chunk) {
-  const int64_t end = (chunk + 1) * c.size;
-  return end < c.items ? end : c.items;
-}
+static inline int64_t chunk_end(const Chunks& c, int64_t chunk) { return at_most((chunk + 1) * c.size, c.items); }
 
 static inline Chunks cut(int64_t items, int64_t size) { return {items, size, ceil_div(items, size)}; }
 
 // For reductions, which keep one partial result for each piece: at most kPartials pieces of at least `least` items.
 constexpr int64_t kPartials = 64;
 static inline Chunks cut_for_partials(int64_t items, int64_t least) {
-  const int64_t even = ceil_div(items, kPartials);
-  return cut(items, even > least ? even : least);
+  return cut(items, at_least(ceil_div(items, kPartials), least));
 }
 
 // Rows for loops without a reduction: about 128 KiB of float32 a piece.

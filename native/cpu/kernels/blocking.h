@@ -41,15 +41,16 @@ struct Plan {
 // The first of the items of a part, where all are shared out evenly.
 static inline int64_t begin_of(int64_t items, int64_t parts, int64_t part) { return items * part / parts; }
 
-// Cuts C into blocks: as few as keep a block of B in L2, give every thread kBlocksPerThread and leave none idle at the end. Where the last
-// does not come out even, a few more are tried.
-static inline void cut_c(Plan& p, int64_t slots) {
+// Cuts C into blocks: as few as keep a block of B in L2 and tiles that wait in kScratchRows, give every thread kBlocksPerThread and leave none
+// idle at the end. Where the last does not come out even, a few more are tried.
+static inline void cut_c(Plan& p, const Gemm& g, int64_t slots) {
   const int64_t least = ceil_div(p.n_panels, at_least(1, kBlockBytes / (p.depth * kColumns * 4)));
+  const int64_t least_m = p.scratch_c ? ceil_div(g.m, kScratchRows) : 1;
   double best = -1;  // even one block for many threads is a cut
   for (int64_t times = 1; times <= 2; ++times) {
     for (int64_t n = least; n < least + 4 && n <= p.n_panels; ++n) {
       const int64_t wanted = slots == 1 ? 1 : times * ceil_div(slots * kBlocksPerThread, n * p.splits);
-      const int64_t m = at_least(1, at_most(wanted, p.m_panels / kLeastPanels)), blocks = n * m * p.splits;
+      const int64_t m = at_least(least_m, at_most(wanted, p.m_panels / kLeastPanels)), blocks = n * m * p.splits;
       const double busy = double(blocks) / double(ceil_div(blocks, slots) * slots);
       if (busy < best + 0.03) continue;
       best = busy, p.n_blocks = n, p.m_blocks = m;
@@ -76,9 +77,8 @@ static inline Plan make_plan(const Gemm& g, int64_t slots) {
   p.k_blocks = ceil_div(p.words, p.depth);
   p.splits = at_most(p.splits, p.k_blocks);
 
-  cut_c(p, slots);
   p.scratch_c = p.k_blocks > 1 && !is_plain(g.c);
-  if (p.scratch_c) p.m_blocks = at_least(p.m_blocks, ceil_div(g.m, kScratchRows));
+  cut_c(p, g, slots);
 
   // Rows whose distance is a multiple of 4 KiB fall on the same few sets of L1: those are copied.
   const bool same_words = (p.per_word == 2 || g.type == F32) && g.k % p.per_word == 0;

@@ -113,7 +113,7 @@ void pass_by_row(const Run& run, const Pass& pass) {
     else copy_rows<Pairs>(pass.a, a, g.k, int(at_most(kRows, g.m - i * kRows)), pass.k.count);
     for (int64_t j = pass.n_begin; j < pass.n_end; ++j, next += 4 * g.k) {
       t.b = pass.b + (j - pass.n_begin) * panel_stride(pass.k.words);
-      t.errand = {t.depth / every, every, reinterpret_cast<const char*>(next), line, 0, ld, 2 * ld, 0, nullptr, false};
+      t.errand = {t.depth / every, every, reinterpret_cast<const char*>(next), line, 0, ld, 2 * ld, nullptr, false};
       compute_tile<Pairs>(run, pass, c, i, j, t);
     }
   }

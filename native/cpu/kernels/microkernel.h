@@ -11,8 +11,7 @@ struct Errand {
   int64_t count, every;
   const char* at;
   int64_t step;                // bytes from one time to the next
-  int64_t ahead, right, down;  // the lines of at + ahead, that many bytes to the right of it, down of it, and both
-  int64_t next_row;            // bytes from the first bf16 of a pair to the second
+  int64_t ahead, right, down;  // the lines of at + ahead, that many bytes to the right of it, down of it (the second bf16 of pairs), and both
   float* to;                   // where [words][kRowStride] are packed; null: nothing is
   bool bf16;                   // what lies at `at`
 };
@@ -37,7 +36,7 @@ static inline void pack_word(const Errand& e, const char* at, float* to) {
   for (int i = 0; i < kRowStride; i += kLanes) {
     if (Pairs || e.bf16) {
       const uint16_t* row = reinterpret_cast<const uint16_t*>(at) + i;
-      store(to + i, words_at<Pairs>(row, row + e.next_row / 2, Full{}));
+      store(to + i, words_at<Pairs>(row, row + e.down / 2, Full{}));
     } else {
       store(to + i, load(reinterpret_cast<const float*>(at) + i));
     }

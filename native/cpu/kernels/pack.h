@@ -73,8 +73,8 @@ static void pack_transposed(float* out, const T* b, int64_t ld, int columns, int
   }
 }
 
-// How many words ahead of a strided read its lines are asked for.
-constexpr int64_t kWordsAhead = 8;
+// How far ahead of a strided read its lines are asked for: rows of B, words of A.
+constexpr int64_t kRowsAhead = 8, kWordsAhead = 8;
 
 // Floats from one panel of B to the next: a line more than it holds, or the same word of all of them would fall on one set of the cache
 // whenever their size is a multiple of 4 KiB.
@@ -91,8 +91,8 @@ static void pack_rows(float* out, const T* b, int64_t ld, int columns, int64_t k
     const auto read = [&](int j, auto n) { return words_at<Pairs>(b + j, next ? next + j : nullptr, n); };
     float* to = out + w * kColumns;
     for (int j = 0; j < full; j += kColumns, to += stride) {
-      __builtin_prefetch(b + kWordsAhead * ld + j);
-      __builtin_prefetch(b + (kWordsAhead + Pairs) * ld + j + kLanes);
+      __builtin_prefetch(b + kRowsAhead * ld + j);
+      __builtin_prefetch(b + (kRowsAhead + Pairs) * ld + j + kLanes);
       store(to, read(j, Full{}));
       store(to + kLanes, read(j + kLanes, Full{}));
     }
@@ -144,7 +144,7 @@ static Errand errand_for(const Strip<T>& s, int64_t begin, int64_t end, int64_t 
   if (count == 0) return {};
   const int64_t ld = s.ld * int64_t(sizeof(T)), step = ld * kPerWord<Pairs>;
   return {count, depth / count / kUnroll * kUnroll, reinterpret_cast<const char*>(s.from) + begin * step, step,
-          kWordsAhead * step, kRowStride * int64_t(sizeof(T)) - 1, Pairs ? ld : 0, ld, s.to + begin * kRowStride, sizeof(T) == 2};
+          kWordsAhead * step, kRowStride * int64_t(sizeof(T)) - 1, Pairs ? ld : 0, s.to + begin * kRowStride, sizeof(T) == 2};
 }
 
 // sums[kRowStride] += Σ_k of each row of a panel [words][kRowStride]: four chains, for the additions to overlap.

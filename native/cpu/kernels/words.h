@@ -11,9 +11,6 @@ constexpr bool kHasPairs = true;
 constexpr bool kHasPairs = false;
 #endif
 
-static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
-
 typedef float word __attribute__((may_alias));
 
 template <bool Pairs>
