@@ -48,7 +48,8 @@ struct Pass {
   int64_t split, m_begin, m_end, n_begin, n_end;  // panels
   BlockOfK k;
   bool first, last;    // block of k of the split
-  const float* b;      // packed
+  int64_t raw_end;     // panels of B before it are read where they lie by the first panel of A, which leaves them packed
+  float* b;            // packed
   float *a, *a_after;  // packed: a panel of A, and the next
   float* waiting;      // tiles of C between two blocks of k
 };
@@ -76,17 +77,24 @@ Epilogue epilogue_of(const Run& run, const Pass& pass) {
 
 // Panel i of A meets panel j of B. t, with the operands, comes by reference: a copy of it would be read in vectors wider than it was written
 // in, and so wait until all stores before it, the last tile's among them, have reached the cache.
-template <bool Pairs>
+template <bool Pairs, class T>
 void compute_tile(const Run& run, const Pass& pass, const Epilogue& c, int64_t i, int64_t j, Tile& t) {
   const Gemm& g = run.g;
   const int64_t row = i * kRows, column = j * kColumns;
+  t.b = pass.b + (j - pass.n_begin) * panel_stride(pass.k.words);
+  t.raw_b = nullptr;
+  if (i == pass.m_begin && j < pass.raw_end) {
+    const T* const raw = static_cast<const T*>(g.b.data) + pass.k.begin * g.n + column;
+    t.raw_b = raw, t.raw_stride = g.n;
+    if (j + 1 < pass.raw_end) fetch_rows(raw + kColumns, g.n * int64_t(sizeof(T)), kRawAhead * kPerWord<Pairs>, kColumns * int64_t(sizeof(T)));
+  }
   const int rows = int(at_most(kRows, g.m - row)), columns = int(at_most(kColumns, g.n - column)), vectors = columns > kLanes ? 2 : 1;
   if (is_plain(g.c) && columns == vectors * kLanes) {
     t.out = static_cast<float*>(c.out) + row * g.n + column, t.out_stride = g.n;
     t.start = c.add ? t.out : nullptr, t.start_stride = g.n;
     const float* next = t.out + (j + 1 < pass.n_end ? kColumns : kRows * g.n + (pass.n_begin - j) * kColumns);
     fetch_rows(next, g.n * 4, rows, kColumns * 4);
-    return multiply<Pairs>(g.a.k_contiguous, vectors, rows, t);
+    return multiply<Pairs, T>(g.a.k_contiguous, vectors, rows, t);
   }
   alignas(64) float finished[kRows * kColumns];
   float* tile = nullptr;
@@ -94,7 +102,7 @@ void compute_tile(const Run& run, const Pass& pass, const Epilogue& c, int64_t i
   t.start = tile && !pass.first ? tile : nullptr, t.out = tile && !pass.last ? tile : finished;
   t.start_stride = t.out_stride = kColumns;
   if (t.out == finished) fetch_tile(c, g.type, g.n, row, column, rows, columns);
-  multiply<Pairs>(g.a.k_contiguous, vectors, rows, t);
+  multiply<Pairs, T>(g.a.k_contiguous, vectors, rows, t);
   if (t.out == finished) finish_tile(c, g.type, g.n, finished, row, column, rows, columns);
 }
 
@@ -112,9 +120,8 @@ void pass_by_row(const Run& run, const Pass& pass) {
     if (run.p.direct_a) t.a = reinterpret_cast<const word*>(a), t.a_stride = run.p.words;
     else copy_rows<Pairs>(pass.a, a, g.k, int(at_most(kRows, g.m - i * kRows)), pass.k.count);
     for (int64_t j = pass.n_begin; j < pass.n_end; ++j, next += 4 * g.k) {
-      t.b = pass.b + (j - pass.n_begin) * panel_stride(pass.k.words);
       t.errand = {t.depth / every, every, reinterpret_cast<const char*>(next), line, 0, ld, 2 * ld, nullptr, false};
-      compute_tile<Pairs>(run, pass, c, i, j, t);
+      compute_tile<Pairs, T>(run, pass, c, i, j, t);
     }
   }
 }
@@ -138,9 +145,8 @@ void pass_by_column(const Run& run, Pass& pass, const BlockOfK& next_k) {
     t.depth = pass.k.words, t.a = pass.a, t.a_stride = kRowStride;
     for (int64_t call = 0; call < width; ++call) {
       const int64_t begin = begin_of(k.words, width, call), end = begin_of(k.words, width, call + 1);
-      t.b = pass.b + call * panel_stride(pass.k.words);
       t.errand = errand_for<Pairs>(next, begin, end, t.depth);
-      compute_tile<Pairs>(run, pass, c, i, pass.n_begin + call, t);
+      compute_tile<Pairs, T>(run, pass, c, i, pass.n_begin + call, t);
       pack_words<Pairs>(next, begin + t.errand.count, end);
     }
     float* const done = pass.a;
@@ -163,7 +169,12 @@ void run_block(const Run& run, int64_t split, int64_t m_block, int64_t n_block, 
   for (int64_t block = begin; block < end; ++block) {
     pass.k = block_of_k(run, block), pass.first = block == begin, pass.last = block + 1 == end;
     pass.b = p.shared_b ? shared_panel(run, block, pass.n_begin) : own_b;
-    if (!p.shared_b) pack_b<Pairs, T>(run.g, own_b, pass.n_begin, pass.n_end, pass.k.begin, pass.k.count);
+    if (!p.shared_b) {
+      const bool raw = !run.g.b.k_contiguous && run.g.m >= (pass.m_begin + 1) * kRows && pass.k.count % kPerWord<Pairs> == 0;
+      pass.raw_end = raw ? at_most(pass.n_end, run.g.n / kColumns) : pass.n_begin;
+      float* const rest = own_b + (pass.raw_end - pass.n_begin) * panel_stride(pass.k.words);
+      pack_b<Pairs, T>(run.g, rest, pass.raw_end, pass.n_end, pass.k.begin, pass.k.count);
+    }
     if (run.g.a.k_contiguous) pass_by_row<Pairs, T>(run, pass);
     else pass_by_column<Pairs, T>(run, pass, pass.last ? BlockOfK{} : block_of_k(run, block + 1));
   }

@@ -1,6 +1,8 @@
 // The inner loop of the GEMM: a tile of C in registers, over a run of k. The multiply-adds leave room for other work: while a tile is
 // computed, operands of the tiles to come are brought nearer and packed.
 #pragma once
+#include <type_traits>
+
 #include "words.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
@@ -17,11 +19,16 @@ struct Errand {
 };
 constexpr int kUnroll = 4;
 
+// Words of k after which a row of B where it lies is asked for.
+constexpr int kRawAhead = 16;
+
 struct Tile {
   int64_t depth;       // words along k
   const word* a;       // row r, word k: a[r · a_stride + k] (rows as they are) or a[k · a_stride + r] (words of one k together)
   int64_t a_stride;
-  const word* b;       // word k, column j: b[k · vectors · kLanes + j]
+  word* b;             // word k, column j: b[k · vectors · kLanes + j]
+  const void* raw_b;   // B where it lies, [k, kColumns]: read in place of b and left packed there; null: b is packed
+  int64_t raw_stride;  // elements
   const float* start;  // the tile to add to, or null
   int64_t start_stride;
   float* out;          // may be `start`
@@ -43,7 +50,8 @@ static inline void pack_word(const Errand& e, const char* at, float* to) {
   }
 }
 
-template <bool Pairs, bool ByRow, int Vectors, int Rows>
+// Raw is the type of raw_b, void where b is packed.
+template <bool Pairs, bool ByRow, int Vectors, int Rows, class Raw = void>
 static void multiply_tile(const Tile& t) {
   vf acc[Rows][Vectors];
 #pragma GCC unroll 16
@@ -51,12 +59,25 @@ static void multiply_tile(const Tile& t) {
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) acc[r][v] = t.start ? load(t.start + r * t.start_stride + v * kLanes) : vf{};
   const word* a = t.a;
-  const word* b = t.b;
-  const int64_t stride = t.a_stride;
+  word* b = t.b;
+  const Raw* raw = static_cast<const Raw*>(t.raw_b);
+  const int64_t stride = t.a_stride, raw_stride = t.raw_stride;
   const auto next_k = [&]() __attribute__((always_inline)) {
     vf column[Vectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v) memcpy(&column[v], b + v * kLanes, sizeof(vf));
+    for (int v = 0; v < Vectors; ++v) {
+      if constexpr (std::is_void_v<Raw>) {
+        memcpy(&column[v], b + v * kLanes, sizeof(vf));
+      } else {
+        column[v] = words_at<Pairs>(raw + v * kLanes, raw + raw_stride + v * kLanes, Full{});
+        memcpy(b + v * kLanes, &column[v], sizeof(vf));
+      }
+    }
+    if constexpr (!std::is_void_v<Raw>) {
+      __builtin_prefetch(raw + kRawAhead * kPerWord<Pairs> * raw_stride);
+      __builtin_prefetch(raw + (kRawAhead * kPerWord<Pairs> + Pairs) * raw_stride + kColumns - 1);
+      raw += kPerWord<Pairs> * raw_stride;
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 2
@@ -110,8 +131,10 @@ static void multiply_rows(int rows, const Tile& t) {
   multiply_tile<Pairs, ByRow, Vectors, 1>(last);
 }
 
-template <bool Pairs>
+// With raw_b, of type T, the tile is a whole one: kRows × kColumns.
+template <bool Pairs, class T>
 static void multiply(bool by_row, int vectors, int rows, const Tile& t) {
+  if (t.raw_b) return by_row ? multiply_tile<Pairs, true, 2, kRows, T>(t) : multiply_tile<Pairs, false, 2, kRows, T>(t);
   if (by_row) return vectors == 2 ? multiply_rows<Pairs, true, 2>(rows, t) : multiply_rows<Pairs, true, 1>(rows, t);
   return vectors == 2 ? multiply_rows<Pairs, false, 2>(rows, t) : multiply_rows<Pairs, false, 1>(rows, t);
 }
