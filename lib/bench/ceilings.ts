@@ -10,8 +10,15 @@ import type { BenchResult } from './result';
 
 export type Ceilings = BenchResult['ceilings'];
 
+/** How often something is run: until the seconds are over, but `least` times and `most`. */
+export interface Runs {
+  readonly least: number;
+  readonly most: number;
+  readonly seconds: number;
+}
+
 /** How often each limit is measured. The best time counts: a ceiling is what the machine can do when nothing disturbs it. */
-const RUNS = { most: 20, least: 3, seconds: 1.5 };
+const RUNS: Runs = { most: 20, least: 3, seconds: 1.5 };
 /** 4 · 10⁹ FLOPs: tens of milliseconds on two cores, in pieces enough for any number of them. */
 const FMA = { flops: 4e9, chunks: 512 };
 /** Side of the product: large enough that it is bound by arithmetic on the device. */
@@ -52,36 +59,37 @@ function dataSheetPeak(name: string): Ceilings['arithmetic'] {
   return found && { ...found[1], source: 'data sheet' };
 }
 
-/** The kernel peak_fma is no op of a model, so its launch is written here as the tape would. */
 function processorPeak(device: OpenDevice): Ceilings['arithmetic'] {
+  return { fp32: multiplyAddRate(device, 'fp32', RUNS), bf16: multiplyAddRate(device, 'bf16', RUNS), source: 'measured' };
+}
+
+/** FLOP/s of multiply-adds on a CPU's registers. The kernel peak_fma is no op of a model, so its launch is written here as the tape would. */
+export function multiplyAddRate(device: OpenDevice, precision: Precision, runs: Runs): number {
   const factor: Constant = { name: 'factor', shape: [1], values: Float32Array.of(0.5) };
-  const rate = (bf16: number): number => {
-    const store = new Store(device.id, device.handle, 'f32', new ParameterFactory(0).parameters, [factor]);
-    const tensor = (id: number, name: string, shape: readonly number[], place: Tensor['place']): Tensor => ({
-      id,
-      name,
-      shape,
-      dtype: 'f32',
-      place,
-    });
-    const launch: Launch = {
-      kernel: 'peak_fma',
-      operands: {
-        x: tensor(0, 'factor', [1], { kind: 'constant', constant: factor }),
-        sums: tensor(1, 'sums', [FMA.chunks], { kind: 'arena' }),
-      },
-      accumulate: {},
-      dims: { chunks: FMA.chunks, flops: FMA.flops, bf16 },
-      reals: {},
-      label: 'peak_fma',
-      inPlace: [],
-      prunable: [],
-    };
-    const info = { compute: 'f32', device: 'cpu', training: false } as const;
-    const trace: Trace = { info, launches: [launch], ops: [], segments: { run: [0, 1] }, inputs: [], kept: [] };
-    return FMA.flops / best(trace, store, {});
+  const store = new Store(device.id, device.handle, 'f32', new ParameterFactory(0).parameters, [factor]);
+  const tensor = (id: number, name: string, shape: readonly number[], place: Tensor['place']): Tensor => ({
+    id,
+    name,
+    shape,
+    dtype: 'f32',
+    place,
+  });
+  const launch: Launch = {
+    kernel: 'peak_fma',
+    operands: {
+      x: tensor(0, 'factor', [1], { kind: 'constant', constant: factor }),
+      sums: tensor(1, 'sums', [FMA.chunks], { kind: 'arena' }),
+    },
+    accumulate: {},
+    dims: { chunks: FMA.chunks, flops: FMA.flops, bf16: precision === 'bf16' ? 1 : 0 },
+    reals: {},
+    label: 'peak_fma',
+    inPlace: [],
+    prunable: [],
   };
-  return { fp32: rate(0), bf16: rate(1), source: 'measured' };
+  const info = { compute: 'f32', device: 'cpu', training: false } as const;
+  const trace: Trace = { info, launches: [launch], ops: [], segments: { run: [0, 1] }, inputs: [], kept: [] };
+  return FMA.flops / bestSeconds(trace, store, {}, runs);
 }
 
 function matmulRate(device: OpenDevice, precision: Precision): number {
@@ -94,7 +102,7 @@ function matmulRate(device: OpenDevice, precision: Precision): number {
   t.call('linear', { x: t.input('x', [n, n], compute), w: t.weight(weight) });
   const values = new Float32Array(n * n);
   xavierUniform(values, [n, n], 0, 1);
-  return (2 * n ** 3) / best(t.finish(), store, { x: compute === 'bf16' ? bfloat16FromFloat32(values) : values });
+  return (2 * n ** 3) / bestSeconds(t.finish(), store, { x: compute === 'bf16' ? bfloat16FromFloat32(values) : values }, RUNS);
 }
 
 function copyRate(device: OpenDevice): number {
@@ -103,16 +111,16 @@ function copyRate(device: OpenDevice): number {
   const store = new Store(device.id, device.handle, 'f32', make.parameters, []);
   const t = new Tape({ compute: 'f32', device: device.kind, training: false });
   t.call('cast', { x: t.parameter(source) }, { f32: true });
-  return (2 * 4 * COPY_VALUES) / best(t.finish(), store, {}); // read and written
+  return (2 * 4 * COPY_VALUES) / bestSeconds(t.finish(), store, {}, RUNS); // read and written
 }
 
-/** Seconds of the trace's only launch. */
-function best(trace: Trace, store: Store, inputs: Readonly<Record<string, ArrayBufferView>>): number {
+/** Seconds of the trace's only launch, its best. Releases the store. */
+export function bestSeconds(trace: Trace, store: Store, inputs: Readonly<Record<string, ArrayBufferView>>, runs: Runs): number {
   const program = new Program(trace, store);
   try {
     const times: number[] = [];
     const started = performance.now();
-    while (times.length < RUNS.least || (times.length < RUNS.most && performance.now() - started < RUNS.seconds * 1000)) {
+    while (times.length < runs.least || (times.length < runs.most && performance.now() - started < runs.seconds * 1000)) {
       times.push(program.profile([inputs], [{ segment: 'run' }])[0]);
     }
     return Math.min(...times);

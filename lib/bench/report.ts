@@ -3,7 +3,7 @@ import { formatBytes, formatCount, formatDuration, formatPercent, formatRate, gr
 import { type Cell, type Column, markdownTable } from '../view/table';
 import { nameOf, paperFlopRatio } from './paper';
 import { rooflineSeconds } from './profile';
-import type { BenchResult, Masking, Profile, Scaling, Sweep } from './result';
+import type { BenchResult, Masking, Products, Profile, Scaling, Sweep } from './result';
 import type { Spread } from './stats';
 
 /** @param charts  file names, for the pictures to appear under their headings; none for a terminal */
@@ -29,6 +29,7 @@ export function reportOf(result: BenchResult, charts: readonly string[] = []): s
         ...picture(`limits-${profile.preset.replace('/', '-')}`),
       ]),
     ),
+    ...section(result.products.length, '## Matrix products alone', PRODUCTS_NOTE, [], () => result.products.flatMap(productLines)),
     ...section(result.data ? 1 : 0, '## Loading pictures', DATA_NOTE, [], () => dataLines(result.data!)),
     ...section(result.scaling ? 1 : 0, '## Scaling on paper', SCALING_NOTE, picture('scaling'), () => scalingLines(result.scaling!)),
     ...section(result.notes.length, '## Left out', '', [], () => [...result.notes.map((note) => `- ${note}`), '']),
@@ -51,6 +52,11 @@ const PEER_NOTE = paragraph(
   'The same model, weights, pictures and masks (the losses agree), both doing only the work that the loss needs: bench/peers/mae_torch.py.',
   "'Ratio': its time over ours, round by round; above 1, node-mae is faster. Memory: ours is what training takes on the device; the peer's",
   'on a CPU is the growth of its process since PyTorch was loaded, on a GPU what its allocator held at most.',
+);
+const PRODUCTS_NOTE = paragraph(
+  'Every matrix product of a training step without what a model adds to it (bias, GELU, residual), in turns; of each the best time.',
+  "A layer takes [rows, k] to [rows, n]; the sum of the product runs over k, n and rows in this order of the columns. 'Of peak': of the",
+  "precision's multiply-adds, on a CPU measured between the products.",
 );
 const DATA_NOTE = 'Random crops to the training size with nothing else running: the most that each path gives, beside what training takes.';
 const SCALING_NOTE = paragraph(
@@ -262,6 +268,35 @@ function profileLines(result: BenchResult, { preset, precision, batchSize, step,
     ]),
   ];
 }
+
+function productLines({ preset, batchSize, precision, peak, products }: Products): string[] {
+  const passes = [...new Set(products.map(({ pass }) => pass))];
+  const sizes = new Map(products.map((product) => [sizeOf(product), product]));
+  const rate = (product: Products['products'][number]): number => (2 * product.rows * product.n * product.k) / product.seconds;
+  const cell = (product?: Products['products'][number]): string => {
+    if (!product) return '–';
+    const share = peak ? `${((100 * rate(product)) / peak).toFixed(1)} % ` : '';
+    return `${share}(${groupDigits(rate(product) / 1e9)})`;
+  };
+  const rows = [...sizes.keys()].map((size) => [
+    size,
+    ...passes.map((pass) => cell(products.find((product) => product.pass === pass && sizeOf(product) === size))),
+  ]);
+  const mean = (pass: string): string => {
+    const shares = products.filter((product) => product.pass === pass).map((product) => (100 * rate(product)) / peak!);
+    return `${(shares.reduce((sum, share) => sum + share, 0) / shares.length).toFixed(1)} %`;
+  };
+  return [
+    `### ${preset}, batch ${batchSize}, ${precision}${peak ? `; peak ${formatCount(peak, 'FLOP/s')}` : ''}`,
+    '',
+    ...table(
+      ['rows × n × k', ...passes.map((pass) => `${pass}, of peak (GFLOP/s)`)],
+      [...rows, ...(peak ? [['mean', ...passes.map(mean)]] : [])],
+    ),
+  ];
+}
+
+const sizeOf = ({ rows, n, k }: { rows: number; n: number; k: number }): string => `${rows} × ${n} × ${k}`;
 
 function dataLines({ pictures, imageSize, workers, paths, steps }: NonNullable<BenchResult['data']>): string[] {
   const columns = ['path', 'pictures/s', ...steps.map(({ preset }) => `of what ${preset} takes`)];

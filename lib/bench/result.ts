@@ -114,6 +114,24 @@ const profile = z.strictObject({
   ops: z.array(op),
 });
 
+/** Matrix products of a step, each alone. */
+const products = z.strictObject({
+  ...workload,
+  /** FLOP/s that the precision's instructions reach; absent where unknown. */
+  peak: positive.optional(),
+  products: z.array(
+    z.strictObject({
+      pass: z.enum(['forward', 'input gradient', 'weight gradient']),
+      /** Of the layer: [rows, k] → [rows, n]. */
+      rows: count,
+      n: count,
+      k: count,
+      /** The best of several. */
+      seconds: positive,
+    }),
+  ),
+});
+
 const dataPath = z.strictObject({ name: z.string(), picturesPerSecond: positive });
 const data = z.strictObject({
   pictures: z.string(),
@@ -176,6 +194,7 @@ const resultSchema = z.strictObject({
   sweeps: z.array(sweep),
   comparisons: z.array(comparison),
   profiles: z.array(profile),
+  products: z.array(products).default([]), // results of before it was measured have none
   data: data.optional(),
   scaling: scaling.optional(),
   /** What was left out and why. */
@@ -191,6 +210,7 @@ export type SweepPoint = Sweep['points'][number];
 export type Comparison = BenchResult['comparisons'][number];
 export type Profile = BenchResult['profiles'][number];
 export type ProfiledOp = Profile['ops'][number];
+export type Products = BenchResult['products'][number];
 export type DataRates = NonNullable<BenchResult['data']>;
 export type Scaling = NonNullable<BenchResult['scaling']>;
 

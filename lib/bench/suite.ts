@@ -11,13 +11,14 @@ import { measureData } from './data';
 import { describeMachine } from './machine';
 import { measureMasking } from './masking';
 import { comparePeers } from './peers';
+import { measureProducts } from './products';
 import { measureProfile } from './profile';
 import { reportOf } from './report';
 import { type BenchResult, readResult, SCHEMA } from './result';
 import { scalingOf } from './scaling';
 import { measureSweep, sweepsOver } from './sweeps';
 
-export const sections = ['masking', 'sweeps', 'peers', 'kernels', 'data', 'scaling'] as const;
+export const sections = ['masking', 'sweeps', 'peers', 'kernels', 'products', 'data', 'scaling'] as const;
 export type Section = (typeof sections)[number];
 
 export interface BenchOptions {
@@ -62,6 +63,7 @@ export async function bench(options: BenchOptions = {}): Promise<BenchResult> {
     sweeps: [],
     comparisons: [],
     profiles: [],
+    products: [],
     notes,
   };
   // The smallest preset for what goes through many points in a quick run.
@@ -92,6 +94,12 @@ export async function bench(options: BenchOptions = {}): Promise<BenchResult> {
     for (const preset of context.presets) {
       say(`a step op by op: ${preset}`);
       result.profiles.push(await measureProfile(context, preset));
+    }
+  }
+  if (wanted('products')) {
+    for (const preset of swept) {
+      say(`matrix products alone: ${preset}`);
+      result.products.push(measureProducts(context, result.ceilings, preset));
     }
   }
   if (wanted('data')) {

@@ -1,0 +1,70 @@
+/** Every matrix product of a training step alone, without what a model adds to it (bias, GELU, residual): how near its kernel comes to the peak. */
+import { bfloat16FromFloat32 } from '../halfPrecision';
+import { dtypeOf, type OpenDevice, type Precision } from '../graph/device';
+import { Store } from '../graph/store';
+import { Tape, type Trace } from '../graph/tape';
+import { resolveConfig } from '../nn/config';
+import { ParameterFactory, xavierUniform } from '../nn/init';
+import { type PresetName, presets } from '../nn/presets';
+import { bestSeconds, multiplyAddRate, peakOf, type Ceilings, type Runs } from './ceilings';
+import type { Context } from './context';
+import { sketchStep } from './costs';
+import type { Products } from './result';
+
+type Product = Omit<Products['products'][number], 'seconds'>;
+
+/** Kernels of native/kernels.def whose work is one product, by what it gives. */
+const PASSES: Readonly<Record<string, Product['pass']>> = {
+  linear: 'forward',
+  linear_grad_input: 'input gradient',
+  linear_grad_weight: 'weight gradient',
+};
+/** All products and, on a CPU, the peak take turns, so that a change of the clock rate or a neighbour's load meets all alike. */
+const ROUNDS = { quick: 2, full: 5 };
+const RUNS: Runs = { least: 3, most: 40, seconds: 0.25 };
+
+/** Best times, as for the peak: what the kernel can do when nothing disturbs it. */
+export function measureProducts(context: Context, ceilings: Ceilings, preset: PresetName): Products {
+  const { device, precision, full } = context;
+  const batchSize = context.batchOf(preset);
+  const products = productsOf(sketchStep(resolveConfig(presets[preset]), batchSize, precision, device.kind));
+  const seconds = products.map(() => Infinity);
+  let peak = peakOf(ceilings, precision);
+  for (let round = 0; round < ROUNDS[full ? 'full' : 'quick']; ++round) {
+    products.forEach((product, i) => {
+      if (device.kind === 'cpu') peak = Math.max(peak ?? 0, multiplyAddRate(device, precision, RUNS));
+      seconds[i] = Math.min(seconds[i], secondsOf(product, device, precision));
+    });
+  }
+  return { preset, precision, batchSize, peak, products: products.map((product, i) => ({ ...product, seconds: seconds[i] })) };
+}
+
+/** The products of a trace, each size once, in the order of their kernels and sizes. */
+export function productsOf(trace: Trace): Product[] {
+  const found = new Map<string, Product>();
+  for (const { kernel, dims } of trace.launches) {
+    if (kernel in PASSES)
+      found.set([kernel, dims.rows, dims.n, dims.k].join(), { pass: PASSES[kernel], rows: dims.rows, n: dims.n, k: dims.k });
+  }
+  const order = Object.values(PASSES);
+  return [...found.values()].sort((a, b) => order.indexOf(a.pass) - order.indexOf(b.pass) || a.rows - b.rows || a.n - b.n || a.k - b.k);
+}
+
+function secondsOf({ pass, rows, n, k }: Product, device: OpenDevice, precision: Precision): number {
+  const compute = dtypeOf(precision);
+  const make = new ParameterFactory(0);
+  const weight = make.make('w', [n, k], xavierUniform);
+  const store = new Store(device.id, device.handle, compute, make.parameters, []);
+  const t = new Tape({ compute, device: device.kind, training: false });
+  const inputs: Record<string, ArrayBufferView> = {};
+  const input = (name: string, width: number) => {
+    const values = new Float32Array(rows * width);
+    xavierUniform(values, [rows, width], 0, 1);
+    inputs[name] = compute === 'bf16' ? bfloat16FromFloat32(values) : values;
+    return t.input(name, [rows, width], compute);
+  };
+  if (pass === 'forward') t.call('linear', { x: input('x', k), w: t.weight(weight) });
+  else if (pass === 'input gradient') t.call('linear_grad_input', { dy: input('dy', n), w: t.weight(weight) });
+  else t.call('linear_grad_weight', { x: input('x', k), dy: input('dy', n) });
+  return bestSeconds(t.finish(), store, inputs, RUNS);
+}
