@@ -12,6 +12,7 @@ import { arrivedShare } from '../lib/bench/masking';
 import { measure } from '../lib/bench/measure';
 import { paperHours, variants } from '../lib/bench/paper';
 import { groupOps, rooflineSeconds } from '../lib/bench/profile';
+import { measureProducts } from '../lib/bench/products';
 import { reportOf } from '../lib/bench/report';
 import { type BenchResult, readResult, SCHEMA, speedupOf, timingOf } from '../lib/bench/result';
 import { checkAgainstPaper, H100, hoursOf, rooflineOf, scalingCurve, stepTime } from '../lib/bench/scaling';
@@ -289,6 +290,7 @@ describe('results', () => {
           ops: [{ op: 'mlp', part: 'encoder', pass: 'forward', shape: '2 × 3', calls: 2, seconds: 0.5, flops: 5e10, bytes: 1e9 }],
         },
       ],
+      products: [{ ...workload, peak: 4e11, products: [{ pass: 'forward', rows: 100, n: 100, k: 100, seconds: 1e-5 }] }],
       data: {
         pictures: 'made',
         imageSize: 224,
@@ -330,6 +332,7 @@ describe('results', () => {
     expect(report).toContain('saves 69 % of the FLOPs (3.23×) and 64 % of the time (2.75×): 92 % of the saving arrived');
     expect(report).toContain('PyTorch takes 2.00× our time');
     expect(report).toContain('| mlp | encoder | forward | 2 × 3 |     2 |       100 % | 500 ms |     100 | 2.00 |       50 % |');
+    expect(report).toMatch(/\| 100 × 100 × 100 \| +50\.0 % \(200\) \|/);
     expect(report).toContain('- a note');
   });
 
@@ -365,6 +368,27 @@ describe('results', () => {
 });
 
 describe('measuring', () => {
+  test.each(['fp32', 'bf16'] as const)("a step's matrix products alone, each size once, %s", (precision) => {
+    const context = makeContext(
+      { device: 'cpu', precision, batchSize: 2 },
+      () => undefined,
+      () => undefined,
+    );
+    const ceilings = { copyBytesPerSecond: 1, matmul: { size: 1, precision, flopsPerSecond: 1 } };
+    const { peak, products } = measureProducts(context, ceilings, 'vit-micro/8', { least: 1, most: 1, seconds: 0 });
+    expect(peak).toBeGreaterThan(0);
+    for (const { seconds } of products) expect(seconds).toBeGreaterThan(0);
+    // 16 of 64 patches and the class token are encoded: rows of 2 pictures. Four products in a block, the entrance to the decoder, the prediction.
+    const encoder = ['34 128 128', '34 128 512', '34 384 128', '34 512 128'];
+    const decoder = ['96 192 128', '130 128 128', '130 128 512', '130 384 128', '130 512 128'];
+    for (const pass of ['forward', 'input gradient', 'weight gradient']) {
+      expect(products.filter((product) => product.pass === pass).map(({ rows, n, k }) => `${rows} ${n} ${k}`)).toEqual([
+        ...encoder,
+        ...decoder,
+      ]);
+    }
+  });
+
   test('models that share weights and ones that do not, in turns; mask ratio 0 is timed forward only', async () => {
     const notes: string[] = [];
     const context = makeContext(

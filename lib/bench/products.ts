@@ -23,8 +23,8 @@ const PASSES: Readonly<Record<string, Product['pass']>> = {
 const ROUNDS = { quick: 2, full: 5 };
 const RUNS: Runs = { least: 3, most: 40, seconds: 0.25 };
 
-/** Best times, as for the peak: what the kernel can do when nothing disturbs it. */
-export function measureProducts(context: Context, ceilings: Ceilings, preset: PresetName): Products {
+/** Best times, as for the peak: what the kernel can do when nothing disturbs it. @param runs  of each product in a round */
+export function measureProducts(context: Context, ceilings: Ceilings, preset: PresetName, runs: Runs = RUNS): Products {
   const { device, precision, full } = context;
   const batchSize = context.batchOf(preset);
   const products = productsOf(sketchStep(resolveConfig(presets[preset]), batchSize, precision, device.kind));
@@ -32,8 +32,8 @@ export function measureProducts(context: Context, ceilings: Ceilings, preset: Pr
   let peak = peakOf(ceilings, precision);
   for (let round = 0; round < ROUNDS[full ? 'full' : 'quick']; ++round) {
     products.forEach((product, i) => {
-      if (device.kind === 'cpu') peak = Math.max(peak ?? 0, multiplyAddRate(device, precision, RUNS));
-      seconds[i] = Math.min(seconds[i], secondsOf(product, device, precision));
+      if (device.kind === 'cpu') peak = Math.max(peak ?? 0, multiplyAddRate(device, precision, runs));
+      seconds[i] = Math.min(seconds[i], secondsOf(product, device, precision, runs));
     });
   }
   return { preset, precision, batchSize, peak, products: products.map((product, i) => ({ ...product, seconds: seconds[i] })) };
@@ -50,7 +50,7 @@ export function productsOf(trace: Trace): Product[] {
   return [...found.values()].sort((a, b) => order.indexOf(a.pass) - order.indexOf(b.pass) || a.rows - b.rows || a.n - b.n || a.k - b.k);
 }
 
-function secondsOf({ pass, rows, n, k }: Product, device: OpenDevice, precision: Precision): number {
+function secondsOf({ pass, rows, n, k }: Product, device: OpenDevice, precision: Precision, runs: Runs): number {
   const compute = dtypeOf(precision);
   const make = new ParameterFactory(0);
   const weight = make.make('w', [n, k], xavierUniform);
@@ -66,5 +66,5 @@ function secondsOf({ pass, rows, n, k }: Product, device: OpenDevice, precision:
   if (pass === 'forward') t.call('linear', { x: input('x', k), w: t.weight(weight) });
   else if (pass === 'input gradient') t.call('linear_grad_input', { dy: input('dy', n), w: t.weight(weight) });
   else t.call('linear_grad_weight', { x: input('x', k), dy: input('dy', n) });
-  return bestSeconds(t.finish(), store, inputs, RUNS);
+  return bestSeconds(t.finish(), store, inputs, runs);
 }

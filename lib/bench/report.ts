@@ -51,7 +51,7 @@ const SWEEP_NOTE =
 const PEER_NOTE = paragraph(
   'The same model, weights, pictures and masks (the losses agree), both doing only the work that the loss needs: bench/peers/mae_torch.py.',
   "'Ratio': its time over ours, round by round; above 1, node-mae is faster. Memory: ours is what training takes on the device; the peer's",
-  'on a CPU is the growth of its process since PyTorch was loaded, on a GPU what its allocator held at most.',
+  'on a CPU is the most that its process holds in a step beyond what it held once PyTorch was loaded, on a GPU what its allocator held at most.',
 );
 const PRODUCTS_NOTE = paragraph(
   'Every matrix product of a training step without what a model adds to it (bias, GELU, residual), in turns; of each the best time.',

@@ -75,19 +75,25 @@ Epilogue epilogue_of(const Run& run, const Pass& pass) {
   return c;
 }
 
+// Panel j of B as panel i of A finds it. Where that leaves it packed, what the next tile reads first is asked for.
+template <bool Pairs, class T>
+void take_b(const Run& run, const Pass& pass, int64_t i, int64_t j, Tile& t) {
+  t.b = pass.b + (j - pass.n_begin) * panel_stride(pass.k.words);
+  t.raw_b = nullptr;
+  if (i > pass.m_begin || j >= pass.raw_end) return;
+  const int64_t ld = run.g.n, size = int64_t(sizeof(T));
+  const T* const raw = static_cast<const T*>(run.g.b.data) + pass.k.begin * ld + j * kColumns;
+  t.raw_b = raw, t.raw_stride = ld;
+  if (j + 1 < pass.raw_end) fetch_rows(raw + kColumns, ld * size, kRawAhead * kPerWord<Pairs>, kColumns * size);
+}
+
 // Panel i of A meets panel j of B. t, with the operands, comes by reference: a copy of it would be read in vectors wider than it was written
 // in, and so wait until all stores before it, the last tile's among them, have reached the cache.
 template <bool Pairs, class T>
 void compute_tile(const Run& run, const Pass& pass, const Epilogue& c, int64_t i, int64_t j, Tile& t) {
   const Gemm& g = run.g;
   const int64_t row = i * kRows, column = j * kColumns;
-  t.b = pass.b + (j - pass.n_begin) * panel_stride(pass.k.words);
-  t.raw_b = nullptr;
-  if (i == pass.m_begin && j < pass.raw_end) {
-    const T* const raw = static_cast<const T*>(g.b.data) + pass.k.begin * g.n + column;
-    t.raw_b = raw, t.raw_stride = g.n;
-    if (j + 1 < pass.raw_end) fetch_rows(raw + kColumns, g.n * int64_t(sizeof(T)), kRawAhead * kPerWord<Pairs>, kColumns * int64_t(sizeof(T)));
-  }
+  take_b<Pairs, T>(run, pass, i, j, t);
   const int rows = int(at_most(kRows, g.m - row)), columns = int(at_most(kColumns, g.n - column)), vectors = columns > kLanes ? 2 : 1;
   if (is_plain(g.c) && columns == vectors * kLanes) {
     t.out = static_cast<float*>(c.out) + row * g.n + column, t.out_stride = g.n;
@@ -170,8 +176,8 @@ void run_block(const Run& run, int64_t split, int64_t m_block, int64_t n_block, 
     pass.k = block_of_k(run, block), pass.first = block == begin, pass.last = block + 1 == end;
     pass.b = p.shared_b ? shared_panel(run, block, pass.n_begin) : own_b;
     if (!p.shared_b) {
-      const bool raw = !run.g.b.k_contiguous && run.g.m >= (pass.m_begin + 1) * kRows && pass.k.count % kPerWord<Pairs> == 0;
-      pass.raw_end = raw ? at_most(pass.n_end, run.g.n / kColumns) : pass.n_begin;
+      const bool whole = run.g.m >= (pass.m_begin + 1) * kRows && pass.k.count % kPerWord<Pairs> == 0;
+      pass.raw_end = whole && !run.g.b.k_contiguous ? at_most(pass.n_end, run.g.n / kColumns) : pass.n_begin;
       float* const rest = own_b + (pass.raw_end - pass.n_begin) * panel_stride(pass.k.words);
       pack_b<Pairs, T>(run.g, rest, pass.raw_end, pass.n_end, pass.k.begin, pass.k.count);
     }

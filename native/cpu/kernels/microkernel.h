@@ -1,8 +1,6 @@
 // The inner loop of the GEMM: a tile of C in registers, over a run of k. The multiply-adds leave room for other work: while a tile is
 // computed, operands of the tiles to come are brought nearer and packed.
 #pragma once
-#include <type_traits>
-
 #include "words.h"
 
 namespace mae { namespace cpu { namespace MAE_ISA {
@@ -50,8 +48,14 @@ static inline void pack_word(const Errand& e, const char* at, float* to) {
   }
 }
 
-// Raw is the type of raw_b, void where b is packed.
-template <bool Pairs, bool ByRow, int Vectors, int Rows, class Raw = void>
+// In place of the type of raw_b, where b is packed.
+struct Packed {};
+template <class T>
+constexpr bool kIsRaw = true;
+template <>
+constexpr bool kIsRaw<Packed> = false;
+
+template <bool Pairs, bool ByRow, int Vectors, int Rows, class Raw = Packed>
 static void multiply_tile(const Tile& t) {
   vf acc[Rows][Vectors];
 #pragma GCC unroll 16
@@ -66,14 +70,14 @@ static void multiply_tile(const Tile& t) {
     vf column[Vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) {
-      if constexpr (std::is_void_v<Raw>) {
-        memcpy(&column[v], b + v * kLanes, sizeof(vf));
-      } else {
+      if constexpr (kIsRaw<Raw>) {
         column[v] = words_at<Pairs>(raw + v * kLanes, raw + raw_stride + v * kLanes, Full{});
         memcpy(b + v * kLanes, &column[v], sizeof(vf));
+      } else {
+        memcpy(&column[v], b + v * kLanes, sizeof(vf));
       }
     }
-    if constexpr (!std::is_void_v<Raw>) {
+    if constexpr (kIsRaw<Raw>) {
       __builtin_prefetch(raw + kRawAhead * kPerWord<Pairs> * raw_stride);
       __builtin_prefetch(raw + (kRawAhead * kPerWord<Pairs> + Pairs) * raw_stride + kColumns - 1);
       raw += kPerWord<Pairs> * raw_stride;
