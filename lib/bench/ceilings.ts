@@ -1,21 +1,13 @@
 /** The machine's own limits, measured in the same run: arithmetic on registers, memory bandwidth, and a large matrix product. */
-import { bfloat16FromFloat32 } from '../halfPrecision';
-import { dtypeOf, type OpenDevice, type Precision } from '../graph/device';
-import { Program } from '../graph/program';
+import { type OpenDevice, type Precision } from '../graph/device';
 import { Store } from '../graph/store';
 import { Tape, type Launch, type Trace } from '../graph/tape';
 import type { Constant, Tensor } from '../graph/tensor';
 import { ParameterFactory, xavierUniform } from '../nn/init';
+import { bestSeconds, productSeconds, type Runs } from './alone';
 import type { BenchResult } from './result';
 
 export type Ceilings = BenchResult['ceilings'];
-
-/** How often something is run: until the seconds are over, but `least` times and `most`. */
-export interface Runs {
-  readonly least: number;
-  readonly most: number;
-  readonly seconds: number;
-}
 
 /** How often each limit is measured. The best time counts: a ceiling is what the machine can do when nothing disturbs it. */
 const RUNS: Runs = { most: 20, least: 3, seconds: 1.5 };
@@ -94,15 +86,7 @@ export function multiplyAddRate(device: OpenDevice, precision: Precision, runs: 
 
 function matmulRate(device: OpenDevice, precision: Precision): number {
   const n = MATMUL_SIZE[device.kind];
-  const make = new ParameterFactory(0);
-  const weight = make.make('w', [n, n], xavierUniform);
-  const compute = dtypeOf(precision);
-  const store = new Store(device.id, device.handle, compute, make.parameters, []);
-  const t = new Tape({ compute, device: device.kind, training: false });
-  t.call('linear', { x: t.input('x', [n, n], compute), w: t.weight(weight) });
-  const values = new Float32Array(n * n);
-  xavierUniform(values, [n, n], 0, 1);
-  return (2 * n ** 3) / bestSeconds(t.finish(), store, { x: compute === 'bf16' ? bfloat16FromFloat32(values) : values }, RUNS);
+  return (2 * n ** 3) / productSeconds({ pass: 'forward', rows: n, n, k: n }, device, precision, RUNS);
 }
 
 function copyRate(device: OpenDevice): number {
@@ -112,20 +96,4 @@ function copyRate(device: OpenDevice): number {
   const t = new Tape({ compute: 'f32', device: device.kind, training: false });
   t.call('cast', { x: t.parameter(source) }, { f32: true });
   return (2 * 4 * COPY_VALUES) / bestSeconds(t.finish(), store, {}, RUNS); // read and written
-}
-
-/** Seconds of the trace's only launch, its best. Releases the store. */
-export function bestSeconds(trace: Trace, store: Store, inputs: Readonly<Record<string, ArrayBufferView>>, runs: Runs): number {
-  const program = new Program(trace, store);
-  try {
-    const times: number[] = [];
-    const started = performance.now();
-    while (times.length < runs.least || (times.length < runs.most && performance.now() - started < runs.seconds * 1000)) {
-      times.push(program.profile([inputs], [{ segment: 'run' }])[0]);
-    }
-    return Math.min(...times);
-  } finally {
-    program.dispose();
-    store.dispose();
-  }
 }

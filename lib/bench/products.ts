@@ -1,17 +1,12 @@
 /** Every matrix product of a training step alone, without what a model adds to it (bias, GELU, residual): how near its kernel comes to the peak. */
-import { bfloat16FromFloat32 } from '../halfPrecision';
-import { dtypeOf, type OpenDevice, type Precision } from '../graph/device';
-import { Store } from '../graph/store';
-import { Tape, type Trace } from '../graph/tape';
+import type { Trace } from '../graph/tape';
 import { resolveConfig } from '../nn/config';
-import { ParameterFactory, xavierUniform } from '../nn/init';
 import { type PresetName, presets } from '../nn/presets';
-import { bestSeconds, multiplyAddRate, peakOf, type Ceilings, type Runs } from './ceilings';
+import { type Product, productSeconds, type Runs } from './alone';
+import { multiplyAddRate, peakOf, type Ceilings } from './ceilings';
 import type { Context } from './context';
 import { sketchStep } from './costs';
 import type { Products } from './result';
-
-type Product = Omit<Products['products'][number], 'seconds'>;
 
 /** Kernels of native/kernels.def whose work is one product, by what it gives. */
 const PASSES: Readonly<Record<string, Product['pass']>> = {
@@ -23,7 +18,7 @@ const PASSES: Readonly<Record<string, Product['pass']>> = {
 const ROUNDS = { quick: 2, full: 5 };
 const RUNS: Runs = { least: 3, most: 40, seconds: 0.25 };
 
-/** Best times, as for the peak: what the kernel can do when nothing disturbs it. @param runs  of each product in a round */
+/** @param runs  of each product in a round */
 export function measureProducts(context: Context, ceilings: Ceilings, preset: PresetName, runs: Runs = RUNS): Products {
   const { device, precision, full } = context;
   const batchSize = context.batchOf(preset);
@@ -33,14 +28,14 @@ export function measureProducts(context: Context, ceilings: Ceilings, preset: Pr
   for (let round = 0; round < ROUNDS[full ? 'full' : 'quick']; ++round) {
     products.forEach((product, i) => {
       if (device.kind === 'cpu') peak = Math.max(peak ?? 0, multiplyAddRate(device, precision, runs));
-      seconds[i] = Math.min(seconds[i], secondsOf(product, device, precision, runs));
+      seconds[i] = Math.min(seconds[i], productSeconds(product, device, precision, runs));
     });
   }
   return { preset, precision, batchSize, peak, products: products.map((product, i) => ({ ...product, seconds: seconds[i] })) };
 }
 
 /** The products of a trace, each size once, in the order of their kernels and sizes. */
-export function productsOf(trace: Trace): Product[] {
+function productsOf(trace: Trace): Product[] {
   const found = new Map<string, Product>();
   for (const { kernel, dims } of trace.launches) {
     if (kernel in PASSES)
@@ -48,23 +43,4 @@ export function productsOf(trace: Trace): Product[] {
   }
   const order = Object.values(PASSES);
   return [...found.values()].sort((a, b) => order.indexOf(a.pass) - order.indexOf(b.pass) || a.rows - b.rows || a.n - b.n || a.k - b.k);
-}
-
-function secondsOf({ pass, rows, n, k }: Product, device: OpenDevice, precision: Precision, runs: Runs): number {
-  const compute = dtypeOf(precision);
-  const make = new ParameterFactory(0);
-  const weight = make.make('w', [n, k], xavierUniform);
-  const store = new Store(device.id, device.handle, compute, make.parameters, []);
-  const t = new Tape({ compute, device: device.kind, training: false });
-  const inputs: Record<string, ArrayBufferView> = {};
-  const input = (name: string, width: number) => {
-    const values = new Float32Array(rows * width);
-    xavierUniform(values, [rows, width], 0, 1);
-    inputs[name] = compute === 'bf16' ? bfloat16FromFloat32(values) : values;
-    return t.input(name, [rows, width], compute);
-  };
-  if (pass === 'forward') t.call('linear', { x: input('x', k), w: t.weight(weight) });
-  else if (pass === 'input gradient') t.call('linear_grad_input', { dy: input('dy', n), w: t.weight(weight) });
-  else t.call('linear_grad_weight', { x: input('x', k), dy: input('dy', n) });
-  return bestSeconds(t.finish(), store, inputs, runs);
 }

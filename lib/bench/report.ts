@@ -6,6 +6,8 @@ import { rooflineSeconds } from './profile';
 import type { BenchResult, Masking, Products, Profile, Scaling, Sweep } from './result';
 import type { Spread } from './stats';
 
+type Product = Products['products'][number];
+
 /** @param charts  file names, for the pictures to appear under their headings; none for a terminal */
 export function reportOf(result: BenchResult, charts: readonly string[] = []): string {
   const picture = (name: string): string[] => charts.filter((file) => file.startsWith(name)).flatMap((file) => [`![](${file})`, '']);
@@ -270,33 +272,25 @@ function profileLines(result: BenchResult, { preset, precision, batchSize, step,
 }
 
 function productLines({ preset, batchSize, precision, peak, products }: Products): string[] {
+  const sizeOf = ({ rows, n, k }: Product): string => `${rows} × ${n} × ${k}`;
+  const rate = ({ rows, n, k, seconds }: Product): number => (2 * rows * n * k) / seconds;
+  const share = (flopsPerSecond: number): string => (peak ? `${((100 * flopsPerSecond) / peak).toFixed(1)} %` : '–');
   const passes = [...new Set(products.map(({ pass }) => pass))];
-  const sizes = new Map(products.map((product) => [sizeOf(product), product]));
-  const rate = (product: Products['products'][number]): number => (2 * product.rows * product.n * product.k) / product.seconds;
-  const cell = (product?: Products['products'][number]): string => {
-    if (!product) return '–';
-    const share = peak ? `${((100 * rate(product)) / peak).toFixed(1)} % ` : '';
-    return `${share}(${groupDigits(rate(product) / 1e9)})`;
-  };
-  const rows = [...sizes.keys()].map((size) => [
-    size,
-    ...passes.map((pass) => cell(products.find((product) => product.pass === pass && sizeOf(product) === size))),
-  ]);
-  const mean = (pass: string): string => {
-    const shares = products.filter((product) => product.pass === pass).map((product) => (100 * rate(product)) / peak!);
-    return `${(shares.reduce((sum, share) => sum + share, 0) / shares.length).toFixed(1)} %`;
-  };
+  const sizes = [...new Set(products.map(sizeOf))];
+  const rows = sizes.map((size) => {
+    const found = passes.map((pass) => products.find((product) => product.pass === pass && sizeOf(product) === size));
+    return [size, ...found.map((product) => (product ? `${share(rate(product))} (${groupDigits(rate(product) / 1e9)})` : '–'))];
+  });
+  const means = passes.map((pass) => {
+    const rates = products.filter((product) => product.pass === pass).map(rate);
+    return share(rates.reduce((sum, each) => sum + each, 0) / rates.length);
+  });
   return [
     `### ${preset}, batch ${batchSize}, ${precision}${peak ? `; peak ${formatCount(peak, 'FLOP/s')}` : ''}`,
     '',
-    ...table(
-      ['rows × n × k', ...passes.map((pass) => `${pass}, of peak (GFLOP/s)`)],
-      [...rows, ...(peak ? [['mean', ...passes.map(mean)]] : [])],
-    ),
+    ...table(['rows × n × k', ...passes.map((pass) => `${pass}, of peak (GFLOP/s)`)], [...rows, ['mean', ...means]]),
   ];
 }
-
-const sizeOf = ({ rows, n, k }: { rows: number; n: number; k: number }): string => `${rows} × ${n} × ${k}`;
 
 function dataLines({ pictures, imageSize, workers, paths, steps }: NonNullable<BenchResult['data']>): string[] {
   const columns = ['path', 'pictures/s', ...steps.map(({ preset }) => `of what ${preset} takes`)];

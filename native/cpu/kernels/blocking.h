@@ -1,7 +1,7 @@
 // How a GEMM is cut into blocks (after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008, with the roles of
-// A and B exchanged): a block of B (some panels of columns, one block of k) is packed, beside the first panel of A where that can read it as it
-// lies, and stays in L2; a panel of A (kRows rows) stays in L1 and meets every panel of the block. The sizes are from
-// measurements on Zen 5 at the shapes of MAE models.
+// A and B exchanged): a block of B (some panels of columns, one block of k) is packed, beside the first panel of A where that can read it as
+// it lies, and stays in L2; a panel of A (kRows rows) stays in L1 and meets every panel of the block. The sizes are from measurements on
+// Zen 5 at the shapes of MAE models.
 #pragma once
 #include "../chunks.h"
 #include "epilogue.h"

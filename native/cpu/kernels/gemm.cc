@@ -75,6 +75,15 @@ Epilogue epilogue_of(const Run& run, const Pass& pass) {
   return c;
 }
 
+// Packs the pass's block of B, but whole panels of B[k, n] are left to the first panel of A, if that is whole itself.
+template <bool Pairs, class T>
+void pack_own_b(const Gemm& g, Pass& pass) {
+  const bool raw = !g.b.k_contiguous && g.m >= (pass.m_begin + 1) * kRows && pass.k.count % kPerWord<Pairs> == 0;
+  pass.raw_end = raw ? at_most(pass.n_end, g.n / kColumns) : pass.n_begin;
+  float* const rest = pass.b + (pass.raw_end - pass.n_begin) * panel_stride(pass.k.words);
+  pack_b<Pairs, T>(g, rest, pass.raw_end, pass.n_end, pass.k.begin, pass.k.count);
+}
+
 // Panel j of B as panel i of A finds it. Where that leaves it packed, what the next tile reads first is asked for.
 template <bool Pairs, class T>
 void take_b(const Run& run, const Pass& pass, int64_t i, int64_t j, Tile& t) {
@@ -175,12 +184,7 @@ void run_block(const Run& run, int64_t split, int64_t m_block, int64_t n_block, 
   for (int64_t block = begin; block < end; ++block) {
     pass.k = block_of_k(run, block), pass.first = block == begin, pass.last = block + 1 == end;
     pass.b = p.shared_b ? shared_panel(run, block, pass.n_begin) : own_b;
-    if (!p.shared_b) {
-      const bool whole = run.g.m >= (pass.m_begin + 1) * kRows && pass.k.count % kPerWord<Pairs> == 0;
-      pass.raw_end = whole && !run.g.b.k_contiguous ? at_most(pass.n_end, run.g.n / kColumns) : pass.n_begin;
-      float* const rest = own_b + (pass.raw_end - pass.n_begin) * panel_stride(pass.k.words);
-      pack_b<Pairs, T>(run.g, rest, pass.raw_end, pass.n_end, pass.k.begin, pass.k.count);
-    }
+    if (!p.shared_b) pack_own_b<Pairs, T>(run.g, pass);
     if (run.g.a.k_contiguous) pass_by_row<Pairs, T>(run, pass);
     else pass_by_column<Pairs, T>(run, pass, pass.last ? BlockOfK{} : block_of_k(run, block + 1));
   }

@@ -17,7 +17,7 @@ struct Errand {
 };
 constexpr int kUnroll = 4;
 
-// Words of k after which a row of B where it lies is asked for.
+// How many words of k ahead a row of Tile::raw_b is asked for.
 constexpr int kRawAhead = 16;
 
 struct Tile {
@@ -48,14 +48,13 @@ static inline void pack_word(const Errand& e, const char* at, float* to) {
   }
 }
 
-// In place of the type of raw_b, where b is packed.
-struct Packed {};
 template <class T>
 constexpr bool kIsRaw = true;
 template <>
-constexpr bool kIsRaw<Packed> = false;
+constexpr bool kIsRaw<void> = false;
 
-template <bool Pairs, bool ByRow, int Vectors, int Rows, class Raw = Packed>
+// Raw is the type of raw_b, void where b is packed.
+template <bool Pairs, bool ByRow, int Vectors, int Rows, class Raw = void>
 static void multiply_tile(const Tile& t) {
   vf acc[Rows][Vectors];
 #pragma GCC unroll 16
